@@ -1,0 +1,89 @@
+/* algo.h - a federated algorithm, seen from the round loop.
+ *
+ * ONE OBJECT, THREE DRIVERS: the simulator (threads), later MPI, and the network drive
+ * the same functions.  A round is
+ *
+ *     server_begin -> down message -> each client of the cohort: client_step -> up message
+ *     -> server_recv for each accepted message IN ASCENDING CLIENT ID -> server_close
+ *
+ * The fixed order of recv makes the result independent of arrival, threads, processes
+ * and restarts.  State is flat bytes of a size known beforehand: saved with one write,
+ * mapped, or moved to another machine; all zero = start.  Messages are wire bytes, so
+ * the simulator counts what the network carries. */
+#ifndef FL_ALGO_H
+#define FL_ALGO_H
+
+#include "base/base.h"
+#include "codec/codec.h"
+#include "nn/nn.h"
+
+/* A client's local problem f_i.  x is (dim).  All functions may be NULL but grad. */
+typedef struct {
+    size_t dim;
+    uint64_t n_samples;   /* its weight in the mean */
+    void *ctx;
+    /* g = grad f_i(x) over all its data; *loss may be NULL. */
+    om_status (*grad)(void *ctx, const float *x, float *g, double *loss, om_err *err);
+    /* g = gradient over one minibatch drawn with key r; NULL: use grad. */
+    om_status (*sgrad)(void *ctx, const float *x, uint32_t batch, rng r, float *g,
+                       double *loss, om_err *err);
+    om_status (*value)(void *ctx, const float *x, double *loss, om_err *err);
+    om_status (*hvp)(void *ctx, const float *x, const float *v, float *hv, om_err *err);
+} fl_oracle;
+
+typedef struct {
+    size_t dim;
+    uint32_t n_clients;        /* population */
+    uint32_t cohort;           /* clients whose update closes the round */
+    uint32_t round;            /* from 0 */
+    uint64_t seed;
+    const double *p;           /* the algorithm's parameters, in table order */
+    const codec *up;           /* uplink compressor */
+    const double *up_p;
+    const kern *k;
+} fl_env;
+
+enum {
+    FL_NEEDS_UNBIASED = 1u << 0, /* refuse a codec that is only contractive */
+    FL_CLIENT_STATE = 1u << 1,   /* clients keep client_bytes between rounds */
+};
+
+typedef struct fl_algo fl_algo;
+struct fl_algo {
+    const char *name, *summary, *source;
+    unsigned flags;
+    const param *params;
+    size_t (*server_bytes)(const fl_env *e);
+    size_t (*client_bytes)(const fl_env *e);
+    size_t (*scratch_bytes)(const fl_env *e);    /* for any one call below */
+    size_t (*up_bound)(const fl_env *e);         /* most bytes of one up message */
+    size_t (*down_bound)(const fl_env *e);
+    om_status (*server_open)(const fl_env *e, void *server, const float *x0, om_err *err);
+    om_status (*server_begin)(const fl_env *e, void *server, buf *down, om_err *err);
+    om_status (*client_step)(const fl_env *e, uint32_t id, void *client, const fl_oracle *f,
+                             const uint8_t *down, size_t down_n, buf *up, double *loss,
+                             arena scratch, om_err *err);
+    /* samples: the client's n_samples (weights the mean where the algorithm says so). */
+    om_status (*server_recv)(const fl_env *e, void *server, uint32_t id, uint64_t samples,
+                             const uint8_t *up, size_t up_n, arena scratch, om_err *err);
+    om_status (*server_close)(const fl_env *e, void *server, arena scratch, om_err *err);
+    const float *(*model)(const fl_env *e, const void *server); /* (dim) */
+};
+
+extern const fl_algo *const fl_algos[];
+const fl_algo *fl_algo_find(str name);
+/* Find rows, check that the codec is of a class the algorithm allows, fill defaults and
+ * overrides ("lr=0.1,local_steps=5"): one place for simulator, coordinator and agent. */
+typedef struct {
+    const fl_algo *algo;
+    double p[32];
+    const codec *up;
+    double up_p[16];
+} fl_recipe;
+om_status fl_recipe_of(str algo, str algo_params, str codec_name, str codec_params,
+                       fl_recipe *out, om_err *err);
+/* Seeded choice of `want` distinct clients of `n` for a round, ascending. */
+void fl_cohort(uint64_t seed, uint32_t round, uint32_t n, uint32_t want, uint32_t *out,
+               arena scratch);
+
+#endif

@@ -1,0 +1,109 @@
+/* model.h - a language model: hyper-parameters, weights by role, tokenizer, and the
+ * families that know how to run it.
+ *
+ * om_model (public, octomil/model.h) is this struct, opaque.  Opened from a .gguf, a
+ * Hugging Face folder (config.json + *.safetensors + tokenizer.json) or a llama2.c
+ * checkpoint; weights are views of mapped files, never copied.  Immutable after open,
+ * except for adapters (adapt/), so any number of sessions may share it. */
+#ifndef LLM_MODEL_H
+#define LLM_MODEL_H
+
+#include "fmt/gguf.h"
+#include "llm/tokenizer.h"
+#include "nn/nn.h"
+
+typedef struct {
+    uint32_t vocab, dim, n_layer, n_head, n_kv_head, head_dim, ffn, context;
+    uint32_t window;       /* sliding-window attention, 0: none */
+    float norm_eps;
+    float attn_scale;      /* 0: 1/sqrt(head_dim) */
+    nn_rope_args rope;
+    bool tied;             /* output shares the embedding */
+} llm_hparams;
+
+typedef struct {           /* NULL where a family has no such weight */
+    nn_weight *attn_norm, *attn_norm_b, *q, *q_b, *k, *k_b, *v, *v_b, *o, *o_b;
+    nn_weight *q_norm, *k_norm;
+    nn_weight *ffn_norm, *ffn_norm_b, *gate, *gate_b, *up, *up_b, *down, *down_b;
+} llm_layer;
+
+typedef struct llm_arch llm_arch;
+
+struct om_model {
+    const llm_arch *arch;
+    llm_hparams h;
+    nn_weight *embed, *pos_embed, *out_norm, *out_norm_b, *output; /* output == embed if tied */
+    llm_layer *layer;          /* n_layer */
+    nn_weight *weight;         /* every weight, n_weight, in file order */
+    uint32_t n_weight;
+    tokenizer *tok;            /* NULL: a model without one */
+    const chat_template *chat; /* NULL: none recognised */
+    str chat_jinja;
+    void *owned_;              /* maps, blocks, parsed files */
+};
+typedef struct om_model llm_model;
+
+/* What one forward sees: rows of several sequences, ids, positions, cache. */
+typedef struct {
+    const int32_t *ids;        /* (rows) */
+    const int32_t *pos;        /* (rows) */
+    uint32_t rows;
+    const nn_seq *seq;
+    uint32_t n_seq;
+    nn_kv_layer *kv;           /* (n_layer) or NULL */
+    bool recompute;            /* keep only block inputs for the backward */
+} llm_batch;
+
+/* A family: one file arch/<name>.c, one row. */
+struct llm_arch {
+    const char *name;          /* general.architecture in GGUF: "llama" */
+    const char *hf_names;      /* config.json model_type's, "llama|mistral" */
+    const char *summary, *source;
+    /* Hidden states after the final norm, (rows, dim): straight-line code over ops. */
+    nn_tensor *(*forward)(nn *c, const llm_model *m, const llm_batch *b);
+    const struct llm_names *names; /* weight names in GGUF and HF, see arch/names.h */
+    bool rope_neox;            /* layout of q,k rows in GGUF files of this family */
+    bool hf_permuted_qk;       /* HF->GGUF of this family permutes q and k rows */
+};
+extern const llm_arch *const llm_archs[];
+const llm_arch *llm_arch_find(str name);
+
+om_status llm_open(const char *path, llm_model **out, om_err *err);
+void llm_close(llm_model *m);
+nn_weight *llm_weight(const llm_model *m, const char *gguf_name);
+/* Write as GGUF with every matrix of `type` where its rows allow (norms stay F32). */
+om_status llm_write_gguf(const llm_model *m, const char *path, dtype type,
+                         om_progress_fn *progress, void *ctx, om_err *err);
+
+/* ---- sessions -------------------------------------------------------------------------- */
+
+typedef struct {
+    float temperature;      /* 0: greedy */
+    uint32_t top_k;         /* 0: off */
+    float top_p, min_p;     /* 1 and 0: off */
+    float repeat_penalty;   /* 1: off; over the last repeat_last tokens */
+    uint32_t repeat_last;
+    uint64_t seed;
+} llm_sampling;
+
+int32_t llm_sample(const llm_sampling *s, float *logits, uint32_t vocab, const int32_t *recent,
+                   uint32_t n_recent, rng *r, arena scratch);
+size_t llm_sample_bytes(uint32_t vocab);
+
+typedef struct llm_session llm_session; /* one mutable timeline: tokens and their cache */
+typedef struct {
+    uint32_t context;       /* 0: the model's, capped at 4096 */
+    dtype kv_type;          /* DTYPE_F32 (0) or DTYPE_F16 */
+    uint32_t batch;         /* prompt tokens per forward; 0: 256 */
+    const kern *k;
+    pool *pool;
+    const om_cancel *cancel;
+} llm_session_args;
+om_status llm_session_open(llm_model *m, const llm_session_args *a, llm_session **out, om_err *err);
+void llm_session_close(llm_session *s);
+/* Append tokens; logits (vocab) of the last one, owned by the session. */
+om_status llm_eval(llm_session *s, const int32_t *ids, uint32_t n, const float **logits, om_err *err);
+uint32_t llm_past(const llm_session *s);
+om_status llm_rewind(llm_session *s, uint32_t n_tokens, om_err *err); /* forget the tail */
+
+#endif

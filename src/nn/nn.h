@@ -1,0 +1,216 @@
+/* nn.h - one forward for inference, training and calibration.
+ *
+ * A model is straight-line code over ops.  An op computes at once; when a tape is
+ * present it also records its backward.  All activations are matrices (rows, cols) of
+ * f32, row-major and contiguous: rows are tokens (or examples), cols are features.
+ *
+ * MEMORY IS PLANNED.  The same code runs first "dry" (nn_plan): ops allocate and touch
+ * but do not compute.  From the birth and the last touch of every buffer, forward and
+ * backward, the planner packs them into one block with reuse; the real run repeats the
+ * same sequence of allocations and gets the planned offsets.  So: an op must not branch
+ * on data, must nn_touch every buffer it reads or writes at that time (forward and
+ * again in its backward), and no training step or token allocates from the system.
+ *
+ * Errors stick in nn->status; ops are no-ops afterwards, and nn_end reports it.
+ * Gradients accumulate (+=); weights' gradients live with the weight. */
+#ifndef NN_NN_H
+#define NN_NN_H
+
+#include "kern/kern.h"
+#include "tensor/tensor.h"
+
+typedef struct nn nn;
+typedef struct nn_tape nn_tape;
+typedef struct nn_plan nn_plan;
+
+/* An activation.  Lives in the planned block until its last touch. */
+typedef struct {
+    uint32_t rows, cols;
+    float *data;      /* (rows, cols); NULL in a dry run: only ops may look at it */
+    float *grad;      /* set by nn_grad in the backward */
+    uint32_t id, grad_id;
+    bool needs_grad;  /* something trainable lies upstream */
+} nn_tensor;
+
+/* A low-rank adapter on a linear layer:  y += scale * (x A^T) B^T.  (Hu et al. 2021) */
+typedef struct {
+    uint32_t rank;
+    float scale;            /* alpha / rank */
+    const float *a, *b;     /* A (rank, in), B (out, rank) */
+    float *a_grad, *b_grad; /* NULL: frozen */
+} nn_lowrank;
+
+/* A parameter: a view of a mapped file (frozen) or of the trainer's flat vector. */
+typedef struct {
+    const char *name;       /* as in the file: "blk.0.attn_q.weight" */
+    dtype type;             /* F32 when trainable */
+    const void *data;       /* (rows, cols); a vector is (1, cols) */
+    uint32_t rows, cols;
+    float *grad;            /* (rows, cols) f32, NULL: frozen */
+    nn_lowrank *lora;       /* NULL: none */
+} nn_weight;
+
+/* Calibration and statistics: called with the input of every linear layer. */
+typedef void nn_linear_hook(void *ctx, const nn_weight *w, const float *x, uint32_t rows);
+
+struct nn {
+    const kern *k;
+    pool *pool;
+    nn_plan *plan;
+    nn_tape *tape;             /* NULL: inference, nothing is saved */
+    arena scratch;             /* within one op; by value */
+    om_status status;
+    om_err err;
+    bool dry;
+    bool exact;                /* f32 products for packed weights too (training, reference) */
+    const om_cancel *cancel;   /* checked once per op */
+    nn_linear_hook *on_linear;
+    void *on_linear_ctx;
+};
+
+/* ---- running ------------------------------------------------------------------------ */
+
+typedef struct {
+    const kern *k;
+    pool *pool;
+    size_t max_bytes;          /* refuse to plan more; 0: no limit */
+} nn_config;
+
+om_status nn_open(const nn_config *c, nn **out, om_err *err);
+void nn_close(nn *c);
+
+/* Run `fn` (a forward, and nn_backward if it trains) once: plans it dry when `shape_key`
+ * differs from the last call's, then runs it for real.  The key must change whenever
+ * the sequence of allocations can (batch, lengths, flags).  A few plans are cached. */
+typedef om_status nn_fn(nn *c, void *ctx);
+om_status nn_run(nn *c, uint64_t shape_key, bool train, nn_fn *fn, void *ctx, om_err *err);
+/* Plan only: bytes the block would take. */
+om_status nn_measure(nn *c, bool train, nn_fn *fn, void *ctx, size_t *bytes, om_err *err);
+
+/* ---- for op authors ------------------------------------------------------------------ */
+
+nn_tensor *nn_new(nn *c, uint32_t rows, uint32_t cols); /* uninitialised; never NULL */
+void nn_touch(nn *c, const nn_tensor *t);               /* its data is used now */
+/* The gradient of t, allocated on first use in a backward; *fresh: not yet written (the
+ * op must overwrite), else it must add.  NULL when t needs none. */
+float *nn_grad(nn *c, nn_tensor *t, bool *fresh);
+const float *nn_grad_in(nn *c, nn_tensor *t);           /* dL/dt, to read; NULL: zero */
+/* Record: back(c, saved) runs in reverse order; saved is copied (plain bytes). */
+typedef void nn_back(nn *c, void *saved);
+void nn_push(nn *c, nn_back *back, const void *saved, size_t n);
+/* True when the op should compute (not dry, no error, not cancelled). */
+bool nn_live(nn *c);
+/* Scratch for one op: reserve n bytes (dry: remembered), get them zero-free. */
+void *nn_scratch(nn *c, size_t n);
+om_status nn_fail(nn *c, om_status s, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+
+/* Run the tape backward.  Seeds were set by the loss op. */
+void nn_backward(nn *c);
+
+/* Recompute instead of remember: run fn without a tape and keep only x; in the backward
+ * run it again with one.  fn must be deterministic. */
+typedef nn_tensor *nn_block_fn(nn *c, void *ctx, nn_tensor *x);
+nn_tensor *nn_recompute(nn *c, nn_block_fn *fn, const void *ctx, size_t ctx_bytes, nn_tensor *x);
+
+/* ---- ops (op/<name>.c each: forward, backward, shapes) -------------------------------- */
+
+nn_tensor *nn_input(nn *c, const float *x, uint32_t rows, uint32_t cols); /* copies */
+nn_tensor *nn_embed(nn *c, const nn_weight *w, const int32_t *ids, uint32_t n);
+/* y = x W^T + b (+ adapter); b may be NULL. */
+nn_tensor *nn_linear(nn *c, nn_tensor *x, const nn_weight *w, const nn_weight *b);
+nn_tensor *nn_rmsnorm(nn *c, nn_tensor *x, const nn_weight *w, float eps);
+/* Per head: x (rows, heads*d), w (1, d).  QK-norm. */
+nn_tensor *nn_rmsnorm_heads(nn *c, nn_tensor *x, const nn_weight *w, float eps);
+nn_tensor *nn_layernorm(nn *c, nn_tensor *x, const nn_weight *w, const nn_weight *b, float eps);
+nn_tensor *nn_add(nn *c, nn_tensor *a, nn_tensor *b);
+nn_tensor *nn_scale(nn *c, nn_tensor *x, float s);
+nn_tensor *nn_silu_mul(nn *c, nn_tensor *gate, nn_tensor *up);
+nn_tensor *nn_gelu(nn *c, nn_tensor *x);
+nn_tensor *nn_relu(nn *c, nn_tensor *x);
+nn_tensor *nn_tanh(nn *c, nn_tensor *x);
+/* Rows picked by index (last tokens of sequences). */
+nn_tensor *nn_rows(nn *c, nn_tensor *x, const uint32_t *row, uint32_t n);
+
+typedef struct {
+    uint32_t head_dim, n_rot;  /* n_rot <= head_dim, even */
+    bool neox;                 /* halves (GPT-NeoX, Qwen, HF) or adjacent pairs (GGUF llama) */
+    float base;                /* theta, 10000 */
+    float scale;               /* position multiplier, 1; linear scaling 1/factor */
+    const float *factors;      /* (n_rot/2) frequency divisors (llama3, longrope) or NULL */
+    float yarn_factor, yarn_beta_fast, yarn_beta_slow, yarn_mscale; /* yarn_factor 0: none */
+    uint32_t yarn_ctx_orig;
+} nn_rope_args;
+nn_tensor *nn_rope(nn *c, nn_tensor *x, const int32_t *pos, const nn_rope_args *a);
+
+/* A key-value cache of one layer: capacity tokens, F32 or F16, [token][kv_head][dim]. */
+typedef struct {
+    dtype type;
+    void *k, *v;
+    uint32_t capacity;
+} nn_kv_layer;
+
+/* Which rows of the batch belong together.  With a cache, rows of sequence s are
+ * appended at cache slot `past` and attend to cache tokens [0, past + i]; without (kv
+ * NULL, training) they attend among themselves, causally. */
+typedef struct {
+    uint32_t row, n_rows, past;
+    uint32_t kv_slot; /* first token of this sequence in the layer's cache */
+} nn_seq;
+
+typedef struct {
+    uint32_t n_head, n_kv_head, head_dim;
+    float scale;       /* usually 1/sqrt(head_dim) */
+    uint32_t window;   /* 0: none; else attend to the last `window` tokens only */
+} nn_attn_args;
+/* q (rows, n_head*d), k and v (rows, n_kv_head*d).  Never writes the score matrix. */
+nn_tensor *nn_attention(nn *c, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_seq *seq,
+                        uint32_t n_seq, const nn_attn_args *a, nn_kv_layer *kv);
+
+/* Images: a row is channels*h*w (CHW).  Weight (out, in*kh*kw), stride, zero padding. */
+typedef struct {
+    uint32_t channels, h, w, kh, kw, stride, pad;
+} nn_conv_args;
+nn_tensor *nn_conv2d(nn *c, nn_tensor *x, const nn_weight *w, const nn_weight *b,
+                     const nn_conv_args *a);
+nn_tensor *nn_maxpool2d(nn *c, nn_tensor *x, const nn_conv_args *a);
+
+/* ---- losses (loss/<name>.c): mean over rows with target >= 0, in double ----------------- */
+
+typedef struct {
+    double sum;      /* of -log p(target), over counted rows */
+    uint64_t rows;   /* counted */
+    uint64_t correct;/* argmax == target */
+    float *row_nll;  /* if not NULL: (rows), NaN where not counted */
+} nn_loss;
+
+/* Seeds the backward with grad_scale / counted rows. target -1 = ignore. */
+void nn_cross_entropy(nn *c, nn_tensor *logits, const int32_t *target, float grad_scale,
+                      nn_loss *out);
+/* Head and loss in one: logits exist a chunk of rows at a time, their gradient is folded
+ * into dx (and dW, db when trainable) at once, never kept. */
+void nn_linear_cross_entropy(nn *c, nn_tensor *x, const nn_weight *w, const int32_t *target,
+                             float grad_scale, nn_loss *out);
+void nn_mse(nn *c, nn_tensor *y, const float *target, float grad_scale, nn_loss *out);
+
+/* ---- optimizers (optim/<name>.c): on flat vectors --------------------------------------- */
+
+typedef struct {
+    const char *name, *summary, *source;
+    const param *params;                               /* lr is passed per step */
+    size_t (*state_bytes)(const double *p, size_t n);  /* flat state, zero = start */
+    /* t counts from 1.  x -= lr * direction. */
+    void (*step)(const kern *k, pool *pool, const double *p, void *state, float *x,
+                 const float *g, size_t n, double lr, uint64_t t);
+} nn_optim;
+extern const nn_optim *const nn_optims[]; /* ends with NULL: sgd momentum adamw */
+const nn_optim *nn_optim_find(str name);
+
+/* Learning-rate schedules: warm-up from 0 over `warmup` steps, then constant, linear or
+ * cosine down to min_ratio * lr at `total`. */
+typedef enum { NN_SCHEDULE_CONSTANT, NN_SCHEDULE_LINEAR, NN_SCHEDULE_COSINE } nn_schedule_kind;
+double nn_schedule(nn_schedule_kind kind, double lr, uint64_t step, uint64_t warmup,
+                   uint64_t total, double min_ratio);
+/* Scale g so that its norm is at most max_norm; returns the norm before. */
+double nn_clip_norm(const kern *k, pool *pool, float *g, size_t n, double max_norm);
+
+#endif

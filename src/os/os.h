@@ -1,0 +1,94 @@
+/* os.h - the only door to the system: files, maps, threads, clock, entropy, facts
+ * about the machine.  Paths are NUL-terminated UTF-8.  Messages name the path. */
+#ifndef OS_OS_H
+#define OS_OS_H
+
+#include "base/base.h"
+
+/* ---- files -------------------------------------------------------------------- */
+
+/* A read-only mapping of a whole file.  An empty file maps as {"", 0}. */
+typedef struct {
+    const uint8_t *p;
+    size_t n;
+    int fd_;
+} os_map;
+
+om_status os_map_open(const char *path, os_map *out, om_err *err);
+void os_map_close(os_map *m);
+
+/* Whole small file into a growing buf; OM_ELIMIT over max. Caller frees. */
+om_status os_read_file(const char *path, size_t max, buf *out, om_err *err);
+
+/* Replace `path` so that a crash leaves the old file or the new one, never a part:
+ * temp file beside it, write, fsync, rename, fsync of the folder. */
+om_status os_write_file_atomic(const char *path, const void *p, size_t n, om_err *err);
+
+/* The same in pieces, for files too large for memory. os_put_commit or os_put_abort
+ * ends it; an abort (or a crash) leaves no file but a temp that os_put_open reuses. */
+typedef struct {
+    int fd;
+    char *path, *temp;
+} os_put;
+
+om_status os_put_open(const char *path, os_put *f, om_err *err);
+om_status os_put_write(os_put *f, const void *p, size_t n, om_err *err);
+om_status os_put_at(os_put *f, uint64_t offset, const void *p, size_t n, om_err *err);
+om_status os_put_commit(os_put *f, om_err *err);
+void os_put_abort(os_put *f);
+
+om_status os_append(const char *path, const void *p, size_t n, om_err *err);
+om_status os_mkdirs(const char *path, om_err *err);     /* like mkdir -p */
+om_status os_fsync_dir(const char *path, om_err *err);
+om_status os_rename(const char *from, const char *to, om_err *err);
+om_status os_remove(const char *path, om_err *err);     /* a missing file is OM_OK */
+bool os_exists(const char *path);
+bool os_is_dir(const char *path);
+om_status os_file_size(const char *path, uint64_t *out, om_err *err);
+/* Names (not paths) in a folder, sorted, without . and .. ; fn returning non-OK stops. */
+om_status os_list_dir(const char *path,
+                      om_status (*fn)(void *ctx, const char *name, om_err *err), void *ctx,
+                      om_err *err);
+/* dir + "/" + name into out; OM_ELIMIT when it does not fit. */
+om_status os_join(char *out, size_t cap, const char *dir, const char *name);
+
+/* ---- time, entropy, facts -------------------------------------------------------- */
+
+uint64_t os_now_ns(void);      /* monotonic */
+uint64_t os_wall_ms(void);     /* Unix time, milliseconds */
+void os_sleep_ms(uint64_t ms);
+om_status os_entropy(void *p, size_t n, om_err *err);
+
+uint64_t os_peak_rss_bytes(void);
+uint64_t os_memory_bytes(void);    /* usable by us: the smaller of RAM and cgroup limit */
+uint64_t os_available_bytes(void);
+int os_cpu_count(void);            /* CPUs this process may run on */
+const char *os_cpu_name(char *out, size_t cap);
+
+/* ---- threads ----------------------------------------------------------------------- */
+
+/* A pool of n_threads - 1 workers plus the caller.  Work is cut by size and grain,
+ * never by the number of threads, so results cannot depend on it: fn receives
+ * [beg, end) chunks of at most `grain` items; which thread runs a chunk is not
+ * defined; `worker` in [0, n_threads) indexes per-thread scratch.  pool_run returns
+ * when all chunks are done.  A NULL pool runs everything on the caller.  Not
+ * re-entrant: one pool_run at a time, from one thread. */
+typedef struct pool pool;
+
+om_status pool_open(int n_threads, pool **out, om_err *err); /* 0: os_cpu_count() */
+void pool_close(pool *p);
+int pool_threads(const pool *p); /* 1 for NULL */
+typedef void pool_fn(void *ctx, size_t beg, size_t end, int worker);
+void pool_run(pool *p, size_t n_items, size_t grain, pool_fn *fn, void *ctx);
+
+/* One thread and one lock, for servers. */
+typedef struct os_thread os_thread;
+om_status os_thread_start(os_thread **out, void (*fn)(void *), void *ctx, om_err *err);
+void os_thread_join(os_thread *t);
+typedef struct os_mutex os_mutex;
+om_status os_mutex_open(os_mutex **out, om_err *err);
+void os_mutex_close(os_mutex *m);
+void os_lock(os_mutex *m);
+void os_unlock(os_mutex *m);
+
+#endif
