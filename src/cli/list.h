@@ -1,0 +1,4 @@
+/* list.h - every command, in the order `octomil --help` shows them. */
+#define COMMAND_LIST(X) \
+    X(reference)        \
+    X(completion)
