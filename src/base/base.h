@@ -82,7 +82,12 @@ static inline bool str_is(str a, const char *z) { return str_eq(a, str_of(z)); }
 bool str_starts(str s, const char *prefix);
 bool str_ends(str s, const char *suffix);
 bool str_u64(str s, uint64_t *out);    /* whole string, decimal, no overflow  */
-bool str_f64(str s, double *out);      /* whole string, finite                */
+bool str_f64(str s, double *out);      /* whole string, decimal, finite, any locale */
+
+/* The first character of s: its byte length (1 to 4) and code point; 0 when s is empty
+ * or starts with bytes that are not UTF-8 (overlong, surrogate, above U+10FFFF). */
+size_t utf8_take(str s, uint32_t *code);
+size_t utf8_encode(uint32_t code, char out[4]); /* length; 0: not a character */
 
 /* ---- memory ----------------------------------------------------------------- */
 

@@ -1,52 +1,7 @@
-/* buf.c - bytes out (buf), bytes in (cursor), and small string helpers. */
+/* buf.c - bytes out (buf) and bytes in (cursor). */
 #include "base/base.h"
 
-#include <math.h>
 #include <stdio.h>
-#include <stdlib.h>
-
-bool str_starts(str s, const char *prefix)
-{
-    size_t n = strlen(prefix);
-    return s.n >= n && memcmp(s.p, prefix, n) == 0;
-}
-
-bool str_ends(str s, const char *suffix)
-{
-    size_t n = strlen(suffix);
-    return s.n >= n && memcmp(s.p + s.n - n, suffix, n) == 0;
-}
-
-bool str_u64(str s, uint64_t *out)
-{
-    uint64_t v = 0;
-    if (s.n == 0)
-        return false;
-    for (size_t i = 0; i < s.n; i++) {
-        if (s.p[i] < '0' || s.p[i] > '9')
-            return false;
-        uint64_t digit = (uint64_t)(s.p[i] - '0');
-        if (v > (UINT64_MAX - digit) / 10)
-            return false;
-        v = v * 10 + digit;
-    }
-    *out = v;
-    return true;
-}
-
-bool str_f64(str s, double *out)
-{
-    char z[64], *end;
-    if (s.n == 0 || s.n >= sizeof(z))
-        return false;
-    memcpy(z, s.p, s.n);
-    z[s.n] = '\0';
-    double v = strtod(z, &end);
-    if (end != z + s.n || !isfinite(v))
-        return false;
-    *out = v;
-    return true;
-}
 
 void buf_free(buf *b)
 {
