@@ -71,6 +71,9 @@ const llm_arch *llm_arch_find(str name);
 om_status llm_open(const char *path, llm_model **out, om_err *err);
 void llm_close(llm_model *m);
 nn_weight *llm_weight(const llm_model *m, const char *gguf_name);
+/* A second view over the same bytes, with no adapters (fork.c).  m must outlive it. */
+om_status llm_fork(const llm_model *m, llm_model **out, om_err *err);
+void llm_fork_close(llm_model *f);
 /* Write as GGUF with every matrix of `type` where its rows allow (norms stay F32). */
 om_status llm_write_gguf(const llm_model *m, const char *path, dtype type,
                          om_progress_fn *progress, void *ctx, om_err *err);
@@ -102,7 +105,8 @@ typedef struct {
 om_status llm_session_open(llm_model *m, const llm_session_args *a, llm_session **out, om_err *err);
 void llm_session_close(llm_session *s);
 /* Append tokens; logits (vocab) of the last one, owned by the session. */
-om_status llm_eval(llm_session *s, const int32_t *ids, uint32_t n, const float **logits, om_err *err);
+om_status llm_eval(llm_session *s, const int32_t *ids, uint32_t n, const float **logits,
+                   om_err *err);
 uint32_t llm_past(const llm_session *s);
 om_status llm_rewind(llm_session *s, uint32_t n_tokens, om_err *err); /* forget the tail */
 
