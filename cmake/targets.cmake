@@ -26,7 +26,6 @@ add_library(octomil_shared SHARED $<TARGET_OBJECTS:om_objects>)
 set_target_properties(octomil_shared PROPERTIES OUTPUT_NAME octomil VERSION ${PROJECT_VERSION}
   SOVERSION ${PROJECT_VERSION_MAJOR})
 target_link_libraries(octomil_shared PRIVATE m Threads::Threads)
-target_link_options(octomil_shared PRIVATE -Wl,--no-undefined)
 
 if(NOT OM_SANITIZE)
   set(joined ${CMAKE_BINARY_DIR}/octomil_joined.o)
