@@ -1,0 +1,338 @@
+/* gemm.c - the f32 matrix product: blocking, packing, threads.
+ *
+ * Goto's scheme (Goto and van de Geijn 2008, "Anatomy of high-performance matrix
+ * multiplication"), arranged for few cores and large second-level caches.  The product
+ * is cut into outer blocks of at most OUT_M x OUT_N x OUT_K; for each
+ *
+ *     1. both operands are packed into panels, in parallel, once;
+ *     2. the block of C is cut into items of some panels each way, in parallel; an item
+ *        walks k in steps of kc, and for each step the tiles of its share.
+ *
+ * Invariants.  An element of C sees the same k steps in the same order whatever the item
+ * sizes and whoever computes it, so threads cannot change a bit.  Packed types (B) are
+ * unpacked piece by piece into a thread's small buffer on the way into their panel.
+ * An instruction set whose panels cannot carry infinities says so when packing; that
+ * outer block is then packed again and computed by its exact core. */
+#include "kern/gemm.h"
+
+#include <stdatomic.h>
+
+enum {
+    OUT_N = 1024,
+    OUT_K = 1024,
+    OUT_M = 1008,     /* about; rounded to whole panels of the core                */
+    SEG = 256,        /* columns of a packed B unpacked together: its longest block */
+    SEG_K = 32,       /* rows of it per piece                                      */
+    PIECE = 256,      /* k elements of a transposed packed B per piece              */
+    ITEM_M = 168,     /* rows and columns of C in an item, before balancing        */
+    ITEM_N = 512,
+};
+
+typedef struct {
+    const gemm_args *g;
+    const gemm_core *core;
+    char *a_pack, *b_pack;
+    float *temp;         /* per worker, for unpacking */
+    size_t temp_floats;
+    size_t i0, mb, j0, nb, p0, kb; /* the outer block */
+    size_t item_m, item_n;         /* in elements, whole panels */
+    size_t a_items;                /* panels of A to pack, then B's */
+    size_t threads;
+    float beta;
+    atomic_bool odd;               /* an operand the core cannot carry */
+} job;
+
+static size_t div_up(size_t a, size_t b) { return (a + b - 1) / b; }
+static size_t round_up(size_t a, size_t b) { return div_up(a, b) * b; }
+static size_t out_m(const gemm_core *c) { return round_up(OUT_M, c->mr); }
+
+/* ---- packing ------------------------------------------------------------------------ */
+
+/* Where the panel's k step p (counted from the block's start) lies.  Steps of kc are
+ * outermost, so the panels an item walks together lie together. */
+static char *panel_at(char *base, const gemm_core *c, size_t panels, size_t panel, size_t r,
+                      size_t unit, size_t p, size_t kb)
+{
+    size_t step = p / c->kc * c->kc;
+    size_t len = round_up(size_min(c->kc, kb - step), c->k_unit);
+    return base + (panels * step + panel * len + (p - step)) * r * unit;
+}
+
+static char *a_panel(const job *w, size_t panel, size_t p)
+{
+    size_t panels = div_up(w->mb, w->core->mr);
+    return panel_at(w->a_pack, w->core, panels, panel, w->core->mr, w->core->a_unit, p, w->kb);
+}
+
+static char *b_panel(const job *w, size_t panel, size_t p)
+{
+    size_t panels = div_up(w->nb, w->core->nr);
+    return panel_at(w->b_pack, w->core, panels, panel, w->core->nr, w->core->b_unit, p, w->kb);
+}
+
+static void note(job *w, bool carried)
+{
+    if (!carried)
+        atomic_store_explicit(&w->odd, true, memory_order_relaxed);
+}
+
+static void pack_a_panel(job *w, size_t panel)
+{
+    const gemm_args *g = w->g;
+    size_t i = panel * w->core->mr, rows = size_min(w->core->mr, w->mb - i);
+    size_t rs = g->a_t ? 1 : g->lda, cs = g->a_t ? g->lda : 1;
+    const float *src = g->a + (w->i0 + i) * rs + w->p0 * cs;
+    for (size_t p = 0; p < w->kb; p += w->core->kc) {
+        size_t k = size_min(w->core->kc, w->kb - p);
+        note(w, w->core->pack_a(a_panel(w, panel, p), src + p * cs, rs, cs, rows, k));
+    }
+}
+
+/* Pack k steps [p, p+n) of a panel of B from f32 source; never crosses a piece. */
+static void pack_b_steps(job *w, size_t panel, size_t p, size_t n, const float *src, size_t rs,
+                         size_t cs)
+{
+    size_t cols = size_min(w->core->nr, w->nb - panel * w->core->nr);
+    for (size_t q = 0; q < n;) {
+        size_t to_step = w->core->kc - (p + q) % w->core->kc;
+        size_t k = size_min(to_step, n - q);
+        note(w, w->core->pack_b(b_panel(w, panel, p + q), src + q * cs, rs, cs, cols, k));
+        q += k;
+    }
+}
+
+static void pack_b_f32(job *w, size_t panel)
+{
+    const gemm_args *g = w->g;
+    size_t rs = g->b_t ? g->ldb : 1, cs = g->b_t ? 1 : g->ldb;
+    const float *src = (const float *)g->b + (w->j0 + panel * w->core->nr) * rs + w->p0 * cs;
+    pack_b_steps(w, panel, 0, w->kb, src, rs, cs);
+}
+
+static void unpack_row(const gemm_args *g, size_t row, size_t col, size_t n, float *out)
+{
+    const dtype_traits *t = dtype_of(g->b_type);
+    size_t stride = g->ldb / t->block * t->bytes;
+    const char *src = (const char *)g->b + row * stride + col / t->block * t->bytes;
+    t->unpack(src, out, n);
+}
+
+/* B stored as n rows of k: a panel's rows, PIECE elements at a time. */
+static void pack_b_rows(job *w, size_t panel, float *temp)
+{
+    size_t j = w->j0 + panel * w->core->nr;
+    size_t cols = size_min(w->core->nr, w->j0 + w->nb - j);
+    for (size_t p = 0; p < w->kb; p += PIECE) {
+        size_t n = size_min(PIECE, w->kb - p);
+        for (size_t r = 0; r < cols; r++)
+            unpack_row(w->g, j + r, w->p0 + p, n, temp + r * PIECE);
+        pack_b_steps(w, panel, p, n, temp, PIECE, 1);
+    }
+}
+
+/* B stored as k rows of n: SEG columns (several panels), SEG_K rows at a time. */
+static void pack_b_segment(job *w, size_t segment, float *temp)
+{
+    size_t j = segment * SEG, cols = size_min(SEG, w->nb - j), nr = w->core->nr;
+    for (size_t p = 0; p < w->kb; p += SEG_K) {
+        size_t n = size_min(SEG_K, w->kb - p);
+        for (size_t r = 0; r < n; r++)
+            unpack_row(w->g, w->p0 + p + r, w->j0 + j, cols, temp + r * SEG);
+        for (size_t c = 0; c < cols; c += nr)
+            pack_b_steps(w, (j + c) / nr, p, n, temp + c, 1, SEG);
+    }
+}
+
+static void pack_items(void *ctx, size_t beg, size_t end, int worker)
+{
+    job *w = ctx;
+    float *temp = w->temp + (size_t)worker * w->temp_floats;
+    for (size_t i = beg; i < end; i++) {
+        if (i < w->a_items)
+            pack_a_panel(w, i);
+        else if (w->g->b_type == DTYPE_F32)
+            pack_b_f32(w, i - w->a_items);
+        else if (w->g->b_t)
+            pack_b_rows(w, i - w->a_items, temp);
+        else
+            pack_b_segment(w, i - w->a_items, temp);
+    }
+}
+
+/* Pack the current block; false when the core cannot carry an element of it. */
+static bool pack_block(job *w, pool *p, bool with_a, bool with_b)
+{
+    bool segments = w->g->b_type != DTYPE_F32 && !w->g->b_t;
+    size_t b_items = div_up(w->nb, segments ? SEG : w->core->nr);
+    w->a_items = with_a ? div_up(w->mb, w->core->mr) : 0;
+    size_t bytes = size_max(w->core->mr, w->core->nr) * w->kb * 4;
+    pool_run(p, w->a_items + (with_b ? b_items : 0), size_max(1, 32768 / bytes), pack_items, w);
+    return !atomic_load_explicit(&w->odd, memory_order_relaxed);
+}
+
+/* ---- computing ---------------------------------------------------------------------- */
+
+/* The tiles of one item for one step of k.  B's panel stays in the first-level cache
+ * while A's pass by. */
+static void item_step(const job *w, size_t i0, size_t i1, size_t j0, size_t j1, size_t p)
+{
+    const gemm_core *c = w->core;
+    size_t k = size_min(c->kc, w->kb - p);
+    float beta = p ? 1.0f : w->beta;
+    for (size_t j = j0; j < j1; j += c->nr) {
+        const char *b = b_panel(w, j / c->nr, p);
+        for (size_t i = i0; i < i1; i += c->mr) {
+            float *out = w->g->c + (w->i0 + i) * w->g->ldc + w->j0 + j;
+            c->tile(k, a_panel(w, i / c->mr, p), b, out, w->g->ldc, size_min(c->mr, i1 - i),
+                    size_min(c->nr, j1 - j), w->g->alpha, beta);
+        }
+    }
+}
+
+static void compute_items(void *ctx, size_t beg, size_t end, int worker)
+{
+    const job *w = ctx;
+    size_t across = div_up(w->nb, w->item_n);
+    (void)worker;
+    if (w->core->begin)
+        w->core->begin();
+    for (size_t item = beg; item < end; item++) {
+        size_t i = item / across * w->item_m, j = item % across * w->item_n;
+        size_t i1 = size_min(i + w->item_m, w->mb), j1 = size_min(j + w->item_n, w->nb);
+        for (size_t p = 0; p < w->kb; p += w->core->kc)
+            item_step(w, i, i1, j, j1, p);
+    }
+    if (w->core->end)
+        w->core->end();
+}
+
+/* Halve items until every thread has a few, or they are single panels. */
+static void balance(job *w)
+{
+    size_t mr = w->core->mr, nr = w->core->nr, want = w->threads > 1 ? 4 * w->threads : 1;
+    w->item_m = round_up(size_min(ITEM_M, w->mb), mr);
+    w->item_n = round_up(size_min(ITEM_N, w->nb), nr);
+    while (div_up(w->mb, w->item_m) * div_up(w->nb, w->item_n) < want) {
+        if (w->item_n > nr && w->item_n >= w->item_m)
+            w->item_n = round_up(w->item_n / 2, nr);
+        else if (w->item_m > mr)
+            w->item_m = round_up(w->item_m / 2, mr);
+        else if (w->item_n > nr)
+            w->item_n = round_up(w->item_n / 2, nr);
+        else
+            break;
+    }
+}
+
+static void compute_block(job *w, pool *p)
+{
+    balance(w);
+    size_t items = div_up(w->mb, w->item_m) * div_up(w->nb, w->item_n);
+    pool_run(p, items, 1, compute_items, w);
+}
+
+/* One outer block with the core, or with its exact one.  `a_ready`: A's panels of these
+ * rows lie packed by this core; the answer says whether they still do. */
+static bool run_block(job *w, pool *p, const gemm_core *core, bool a_ready, bool with_b)
+{
+    w->core = core;
+    atomic_store(&w->odd, false);
+    bool carried = pack_block(w, p, !a_ready, with_b);
+    if (!carried) {
+        w->core = core->exact;
+        atomic_store(&w->odd, false);
+        pack_block(w, p, true, true);
+    }
+    compute_block(w, p);
+    return carried;
+}
+
+static void run_blocks(job *w, pool *p, const gemm_core *core)
+{
+    const gemm_args *g = w->g;
+    size_t step_m = out_m(core);
+    for (w->p0 = 0; w->p0 < g->k; w->p0 += OUT_K) {
+        bool a_ready = false;
+        w->kb = size_min(OUT_K, g->k - w->p0);
+        w->beta = w->p0 ? 1.0f : g->beta;
+        for (w->j0 = 0; w->j0 < g->n; w->j0 += OUT_N) {
+            bool b_ready = false;
+            w->nb = size_min(OUT_N, g->n - w->j0);
+            for (w->i0 = 0; w->i0 < g->m; w->i0 += step_m) {
+                w->mb = size_min(step_m, g->m - w->i0);
+                bool kept = run_block(w, p, core, a_ready, !b_ready);
+                b_ready = kept;
+                a_ready = kept && g->m <= step_m;
+            }
+        }
+    }
+}
+
+/* ---- the door ------------------------------------------------------------------------ */
+
+static size_t a_bytes(const gemm_core *c, size_t m, size_t k)
+{
+    m = round_up(size_min(m, out_m(c)), c->mr);
+    return size_align(m * round_up(size_min(k, OUT_K), c->k_unit) * c->a_unit, GEMM_ALIGN);
+}
+
+static size_t b_bytes(const gemm_core *c, size_t n, size_t k)
+{
+    n = round_up(size_min(n, OUT_N), c->nr);
+    return size_align(n * round_up(size_min(k, OUT_K), c->k_unit) * c->b_unit, GEMM_ALIGN);
+}
+
+/* Floats of a worker's unpacking buffer; the same formula whatever B is, so that scratch
+ * need not know. */
+static size_t temp_floats(const gemm_core *c, size_t n, size_t k)
+{
+    size_t rows = size_min(n, c->nr) * PIECE;
+    return size_max(rows, SEG_K * SEG) * (k > 0);
+}
+
+static size_t core_bytes(const gemm_core *c, size_t m, size_t n, size_t k, size_t threads)
+{
+    return a_bytes(c, m, k) + b_bytes(c, n, k) + temp_floats(c, n, k) * threads * 4;
+}
+
+size_t gemm_bytes(const kern *k, size_t m, size_t n, size_t kk, const pool *p)
+{
+    size_t threads = (size_t)pool_threads(p);
+    return core_bytes(k->gemm->f32, m, n, kk, threads) + GEMM_ALIGN;
+}
+
+static void scale_c(const gemm_args *g)
+{
+    for (size_t i = 0; i < g->m; i++)
+        for (size_t j = 0; j < g->n; j++) {
+            float *c = &g->c[i * g->ldc + j];
+            *c = g->beta == 0.0f ? 0.0f : g->beta * *c;
+        }
+}
+
+/* Scratch is used as it is: zeroing it, as arena_alloc would, costs as much as packing. */
+void gemm(const kern *k, pool *p, const gemm_args *g, arena scratch)
+{
+    const gemm_core *core = k->gemm->f32;
+    size_t threads = (size_t)pool_threads(p);
+    if (g->k == 0) {
+        scale_c(g);
+        return;
+    }
+    char *beg = scratch.beg + (-(uintptr_t)scratch.beg & (GEMM_ALIGN - 1));
+    size_t a = a_bytes(core, g->m, g->k), b = b_bytes(core, g->n, g->k);
+    size_t temp = temp_floats(core, g->n, g->k);
+    BUG_IF((size_t)(scratch.end - beg) < a + b + temp * threads * 4);
+    job w = {
+        .g = g, .a_pack = beg, .b_pack = beg + a, .temp = (float *)(void *)(beg + a + b),
+        .temp_floats = temp, .threads = threads,
+    };
+    run_blocks(&w, p, core);
+}
+
+const gemm_kernels *gemm_kernels_for(unsigned flags)
+{
+    static const gemm_kernels plain = {.f32 = &gemm_core_c};
+    (void)flags;
+    return &plain;
+}
