@@ -24,7 +24,8 @@ typedef struct {
     void *ctx;
     /* g = grad f_i(x) over all its data; *loss may be NULL. */
     om_status (*grad)(void *ctx, const float *x, float *g, double *loss, om_err *err);
-    /* g = gradient over one minibatch drawn with key r; NULL: use grad. */
+    /* g = gradient over minibatch number r.ctr of the shuffle named by r.key (see
+     * fl_pick); batch is its size, shorter at the end of the data.  NULL: use grad. */
     om_status (*sgrad)(void *ctx, const float *x, uint32_t batch, rng r, float *g,
                        double *loss, om_err *err);
     om_status (*value)(void *ctx, const float *x, double *loss, om_err *err);
@@ -45,14 +46,17 @@ typedef struct {
 
 enum {
     FL_NEEDS_UNBIASED = 1u << 0, /* refuse a codec that is only contractive */
-    FL_CLIENT_STATE = 1u << 1,   /* clients keep client_bytes between rounds */
+    FL_CLIENT_STATE = 1u << 1,   /* clients may keep client_bytes (0: none) between rounds */
 };
 
 typedef struct fl_algo fl_algo;
+typedef struct fl_recipe fl_recipe;
 struct fl_algo {
     const char *name, *summary, *source;
     unsigned flags;
     const param *params;
+    /* Combinations of parameters and codec that make no sense; may be NULL. */
+    om_status (*check)(const fl_recipe *r, om_err *err);
     size_t (*server_bytes)(const fl_env *e);
     size_t (*client_bytes)(const fl_env *e);
     size_t (*scratch_bytes)(const fl_env *e);    /* for any one call below */
@@ -60,30 +64,50 @@ struct fl_algo {
     size_t (*down_bound)(const fl_env *e);
     om_status (*server_open)(const fl_env *e, void *server, const float *x0, om_err *err);
     om_status (*server_begin)(const fl_env *e, void *server, buf *down, om_err *err);
+    /* `client` (zero at first) is moved on as if the message will be accepted: a driver
+     * that can lose it keeps the old bytes until the server has said yes. */
     om_status (*client_step)(const fl_env *e, uint32_t id, void *client, const fl_oracle *f,
                              const uint8_t *down, size_t down_n, buf *up, double *loss,
                              arena scratch, om_err *err);
-    /* samples: the client's n_samples (weights the mean where the algorithm says so). */
+    /* samples: the client's n_samples (weights the mean where the algorithm says so).
+     * A refusal (malformed message, id not above the one before, absurd sample count)
+     * leaves the server as it was. */
     om_status (*server_recv)(const fl_env *e, void *server, uint32_t id, uint64_t samples,
                              const uint8_t *up, size_t up_n, arena scratch, om_err *err);
+    /* The new model.  On failure (nothing finite came out) the old model stands. */
     om_status (*server_close)(const fl_env *e, void *server, arena scratch, om_err *err);
     const float *(*model)(const fl_env *e, const void *server); /* (dim) */
 };
 
-extern const fl_algo *const fl_algos[];
+/* States are handed over 64-byte aligned.  server_begin forgets what was received, so a
+ * round that was interrupted is run again from the state of the last server_close. */
+extern const fl_algo *const fl_algos[]; /* ends with NULL */
 const fl_algo *fl_algo_find(str name);
+
+/* ---- recipe.c ---- */
+
 /* Find rows, check that the codec is of a class the algorithm allows, fill defaults and
  * overrides ("lr=0.1,local_steps=5"): one place for simulator, coordinator and agent. */
-typedef struct {
+struct fl_recipe {
     const fl_algo *algo;
     double p[32];
     const codec *up;
     double up_p[16];
-} fl_recipe;
+};
 om_status fl_recipe_of(str algo, str algo_params, str codec_name, str codec_params,
                        fl_recipe *out, om_err *err);
-/* Seeded choice of `want` distinct clients of `n` for a round, ascending. */
+/* The checks alone, after p or up_p were changed by param_set. */
+om_status fl_recipe_check(const fl_recipe *r, om_err *err);
+
+/* Seeded choice of `want` <= n distinct clients of `n` for a round, ascending, each set
+ * equally likely. scratch: fl_cohort_bytes(n). */
 void fl_cohort(uint64_t seed, uint32_t round, uint32_t n, uint32_t want, uint32_t *out,
                arena scratch);
+size_t fl_cohort_bytes(uint32_t n);
+
+/* The sample at place i of the shuffle of n samples named by key: a permutation without
+ * memory, so a minibatch is found without shuffling anything.  Minibatch number c of
+ * size b is places [c b, min(n, (c+1) b)). */
+uint64_t fl_pick(uint64_t key, uint64_t n, uint64_t i);
 
 #endif

@@ -1,0 +1,62 @@
+/* fedavg.c - FedAvg: clients train on their own data, the server takes the weighted mean.
+ *
+ *     client i: y_i = x; several steps y_i -= lr g_i(y_i);  sends D_i = y_i - x
+ *     server:   D = sum m_i D_i / sum m_i;  m = server_momentum m + D;  x += server_lr m
+ *
+ * With one full-gradient step, everybody taking part and server_lr 1 this is gradient
+ * descent.  With more steps on unlike data it stops beside the optimum, nearer for a
+ * smaller lr: that is the method, not a bug.  d floats down, C(D_i) up.  Server state:
+ * x, the running sum, m.  server_momentum > 0 is FedAvgM (Hsu, Qi, Brown 2019). */
+#include "fl/average.h"
+#include "fl/local.h"
+
+enum { SERVER_LR = LOCAL_PARAMS, SERVER_MOMENTUM };
+
+static const param params[] = {
+    FL_LOCAL_PARAMS,
+    [SERVER_LR] = {"server_lr", 1, 0, 1e6, "step along the mean update", NULL},
+    [SERVER_MOMENTUM] = {"server_momentum", 0, 0, 0.999999, "memory of past updates", NULL},
+    {NULL, 0, 0, 0, NULL, NULL},
+};
+
+static size_t server_bytes(const fl_env *e) { return average_bytes(e, 1); }
+
+static om_status client_step(const fl_env *e, uint32_t id, void *client, const fl_oracle *f,
+                             const uint8_t *down, size_t down_n, buf *up, double *loss,
+                             arena scratch, om_err *err)
+{
+    return local_step(e, id, client, f, 0, down, down_n, up, loss, scratch, err);
+}
+
+static om_status server_recv(const fl_env *e, void *server, uint32_t id, uint64_t samples,
+                             const uint8_t *up, size_t up_n, arena scratch, om_err *err)
+{
+    (void)scratch;
+    return average_recv(e, server, id, samples, e->p[LOCAL_WEIGHTS] < 0.5, up, up_n, err);
+}
+
+static om_status server_close(const fl_env *e, void *server, arena scratch, om_err *err)
+{
+    (void)scratch;
+    return average_step(e, server, e->p[SERVER_LR], e->p[SERVER_MOMENTUM], err);
+}
+
+const fl_algo fl_fedavg = {
+    .name = "fedavg",
+    .summary = "local training, then the weighted mean",
+    .source = "McMahan et al., AISTATS 2017, arXiv 1602.05629",
+    .flags = FL_CLIENT_STATE,
+    .params = params,
+    .check = local_check,
+    .server_bytes = server_bytes,
+    .client_bytes = local_client_bytes,
+    .scratch_bytes = local_scratch_bytes,
+    .up_bound = local_up_bound,
+    .down_bound = average_down_bound,
+    .server_open = average_open,
+    .server_begin = average_begin,
+    .client_step = client_step,
+    .server_recv = server_recv,
+    .server_close = server_close,
+    .model = average_model,
+};

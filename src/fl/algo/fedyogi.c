@@ -1,0 +1,38 @@
+/* fedyogi.c - FedYogi: the server's second moment is
+ *     v = v - (1 - b2) D^2 sign(v - D^2)
+ * The rest is fedopt.c. */
+#include "fl/average.h"
+#include "fl/fedopt.h"
+
+static const param params[] = {FEDOPT_PARAMS(0.9, 0.99), {NULL, 0, 0, 0, NULL, NULL}};
+
+static float rule(float v, float d2, float b2)
+{
+    return d2 < v ? v - (1 - b2) * d2 : d2 > v ? v + (1 - b2) * d2 : v;
+}
+
+static om_status server_close(const fl_env *e, void *server, arena scratch, om_err *err)
+{
+    (void)scratch;
+    return fedopt_close(e, server, rule, err);
+}
+
+const fl_algo fl_fedyogi = {
+    .name = "fedyogi",
+    .summary = "local training, then an adaptive server step (v moves by at most (1 - b2) D^2)",
+    .source = "Reddi et al., ICLR 2021, arXiv 2003.00295",
+    .flags = FL_CLIENT_STATE,
+    .params = params,
+    .check = local_check,
+    .server_bytes = fedopt_server_bytes,
+    .client_bytes = local_client_bytes,
+    .scratch_bytes = local_scratch_bytes,
+    .up_bound = local_up_bound,
+    .down_bound = average_down_bound,
+    .server_open = fedopt_open,
+    .server_begin = average_begin,
+    .client_step = fedopt_client,
+    .server_recv = fedopt_recv,
+    .server_close = server_close,
+    .model = average_model,
+};

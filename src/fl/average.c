@@ -1,0 +1,126 @@
+/* average.c - see average.h.
+ *
+ * Updates are added with their weight and divided by the total at the close, always in
+ * ascending client id, so the sum has one order and one set of bits. */
+#include "fl/average.h"
+#include "codec/wire.h"
+
+typedef struct {
+    double weight;     /* total received */
+    uint64_t next_id;  /* the lowest id that may come next */
+    uint64_t received;
+    uint64_t zero[5];
+} head;
+_Static_assert(sizeof(head) == 64, "vectors start on a cache line");
+
+static size_t stride(const fl_env *e) { return size_align(e->dim * sizeof(float), 64); }
+
+size_t average_bytes(const fl_env *e, uint32_t own_vectors)
+{
+    return sizeof(head) + (2 + (size_t)own_vectors) * stride(e);
+}
+
+float *average_vector(const fl_env *e, void *server, uint32_t i)
+{
+    return (float *)(void *)((char *)server + sizeof(head) + i * stride(e));
+}
+
+const float *average_model(const fl_env *e, const void *server)
+{
+    (void)e;
+    return (const float *)(const void *)((const char *)server + sizeof(head));
+}
+
+om_status average_open(const fl_env *e, void *server, const float *x0, om_err *err)
+{
+    size_t bad = wire_first_bad(x0, e->dim);
+    if (bad < e->dim)
+        return fail(err, OM_EARG, "the starting model is not finite at number %zu", bad);
+    memcpy(average_vector(e, server, 0), x0, e->dim * sizeof(float));
+    return OM_OK;
+}
+
+size_t average_down_bound(const fl_env *e) { return 4 * e->dim; }
+
+om_status average_begin(const fl_env *e, void *server, buf *down, om_err *err)
+{
+    const float *x = average_model(e, server);
+    memset(server, 0, sizeof(head));
+    memset(average_vector(e, server, 1), 0, e->dim * sizeof(float));
+    if (buf_reserve(down, 4 * e->dim) != OM_OK)
+        return fail(err, OM_ENOMEM, "no room for a model of %zu numbers", e->dim);
+    for (size_t i = 0; i < e->dim; i++)
+        wire_store_f32(down->data + down->len + 4 * i, x[i]);
+    down->len += 4 * e->dim;
+    return OM_OK;
+}
+
+om_status average_recv(const fl_env *e, void *server, uint32_t id, uint64_t samples,
+                       bool weighted, const uint8_t *up, size_t up_n, om_err *err)
+{
+    head *h = server;
+    if (id >= e->n_clients)
+        return fail(err, OM_EARG, "client %u is outside the population of %u", (unsigned)id,
+                    (unsigned)e->n_clients);
+    if (id < h->next_id)
+        return fail(err, OM_EARG, "client %u came twice or out of order", (unsigned)id);
+    if (samples == 0 || samples > AVERAGE_MOST_SAMPLES)
+        return fail(err, OM_EARG, "client %u claims %llu samples; 1 to %llu are believed",
+                    (unsigned)id, (unsigned long long)samples,
+                    (unsigned long long)AVERAGE_MOST_SAMPLES);
+    float weight = weighted ? (float)samples : 1.0f;
+    TRY(e->up->decode(e->up_p, up, up_n, weight, average_vector(e, server, 1), e->dim, err));
+    h->weight += (double)weight;
+    h->next_id = (uint64_t)id + 1;
+    h->received++;
+    return OM_OK;
+}
+
+static size_t first_absurd(const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!(x[i] >= -1e15f && x[i] <= 1e15f))
+            return i;
+    return n;
+}
+
+om_status average_mean(const fl_env *e, void *server, float **mean, om_err *err)
+{
+    head *h = server;
+    float *sum = average_vector(e, server, 1);
+    *mean = NULL;
+    if (h->received == 0)
+        return OM_OK;
+    float scale = (float)(1.0 / h->weight);
+    for (size_t i = 0; i < e->dim; i++)
+        sum[i] *= scale;
+    size_t bad = first_absurd(sum, e->dim);
+    if (bad < e->dim)
+        return fail(err, OM_ELIMIT, "the mean of %llu updates is %g at number %zu; the model "
+                    "is kept", (unsigned long long)h->received, (double)sum[bad], bad);
+    *mean = sum;
+    return OM_OK;
+}
+
+om_status average_accept(const fl_env *e, void *server, const float *next, om_err *err)
+{
+    size_t bad = wire_first_bad(next, e->dim);
+    if (bad < e->dim)
+        return fail(err, OM_ELIMIT, "the new model is not finite at number %zu; the old one "
+                    "is kept; lower the learning rates", bad);
+    memcpy(average_vector(e, server, 0), next, e->dim * sizeof(float));
+    return OM_OK;
+}
+
+om_status average_step(const fl_env *e, void *server, double lr, double momentum,
+                       om_err *err)
+{
+    float *d, *m = average_vector(e, server, 2), step = (float)lr, b = (float)momentum;
+    const float *x = average_model(e, server);
+    TRY(average_mean(e, server, &d, err));
+    for (size_t i = 0; d && i < e->dim; i++) {
+        m[i] = b * m[i] + d[i];
+        d[i] = x[i] + step * m[i];
+    }
+    return d ? average_accept(e, server, d, err) : OM_OK;
+}

@@ -1,0 +1,55 @@
+/* fedopt.c - see fedopt.h.
+ *
+ *     D = weighted mean of y_i - x
+ *     m = b1 m + (1 - b1) D
+ *     v = rule(v, D^2)
+ *     x = x + server_lr m / (sqrt(v) + tau)
+ *
+ * v sees D^2, not m^2, and there is no bias correction: two public versions differ from
+ * the paper there.  State: x, the sum, m, v. */
+#include "fl/fedopt.h"
+#include "fl/average.h"
+
+#include <math.h>
+
+enum { M = 2, V = 3 };
+
+size_t fedopt_server_bytes(const fl_env *e) { return average_bytes(e, 2); }
+
+om_status fedopt_open(const fl_env *e, void *server, const float *x0, om_err *err)
+{
+    TRY(average_open(e, server, x0, err));
+    float *v = average_vector(e, server, V);
+    for (size_t i = 0; i < e->dim; i++)
+        v[i] = (float)e->p[FEDOPT_V0];
+    return OM_OK;
+}
+
+om_status fedopt_client(const fl_env *e, uint32_t id, void *client, const fl_oracle *f,
+                        const uint8_t *down, size_t down_n, buf *up, double *loss,
+                        arena scratch, om_err *err)
+{
+    return local_step(e, id, client, f, 0, down, down_n, up, loss, scratch, err);
+}
+
+om_status fedopt_recv(const fl_env *e, void *server, uint32_t id, uint64_t samples,
+                      const uint8_t *up, size_t up_n, arena scratch, om_err *err)
+{
+    (void)scratch;
+    return average_recv(e, server, id, samples, e->p[LOCAL_WEIGHTS] < 0.5, up, up_n, err);
+}
+
+om_status fedopt_close(const fl_env *e, void *server, fedopt_rule *rule, om_err *err)
+{
+    float *d, *m = average_vector(e, server, M), *v = average_vector(e, server, V);
+    const float *x = average_model(e, server);
+    float b1 = (float)e->p[FEDOPT_BETA1], b2 = (float)e->p[FEDOPT_BETA2];
+    float lr = (float)e->p[FEDOPT_SERVER_LR], tau = (float)e->p[FEDOPT_TAU];
+    TRY(average_mean(e, server, &d, err));
+    for (size_t i = 0; d && i < e->dim; i++) {
+        m[i] = b1 * m[i] + (1 - b1) * d[i];
+        v[i] = rule(v[i], d[i] * d[i], b2);
+        d[i] = x[i] + lr * m[i] / (sqrtf(v[i]) + tau);
+    }
+    return d ? average_accept(e, server, d, err) : OM_OK;
+}

@@ -1,0 +1,166 @@
+/* local.c - see local.h.
+ *
+ *     y = x;  repeat: y -= lr * (g_i(y) + mu (y - x));   D = y - x;   send C(D)
+ *
+ * With error feedback (Seide et al. 2014; Karimireddy et al. 2019) what the codec cut
+ * off is the client's state e, and enters its next message:
+ *     send c = C(D + e);  e = D + e - c
+ * It is what makes a biased codec sound, and is wrong for an unbiased one, whose error
+ * may be longer than the vector itself. */
+#include "fl/local.h"
+#include "codec/wire.h"
+
+#include <math.h>
+
+enum { USE_SHUFFLE = 0x10000000, USE_CODEC = 0x20000000 };
+enum { FEEDBACK_AUTO, FEEDBACK_OFF, FEEDBACK_ON };
+
+static bool feedback(const double *p, const codec *up)
+{
+    int mode = (int)p[LOCAL_FEEDBACK];
+    return mode == FEEDBACK_ON || (mode == FEEDBACK_AUTO && !(up->flags & CODEC_UNBIASED));
+}
+
+om_status local_check(const fl_recipe *r, om_err *err)
+{
+    if ((int)r->p[LOCAL_FEEDBACK] == FEEDBACK_ON && !(r->up->flags & CODEC_CONTRACTIVE))
+        return fail(err, OM_EARG, "%s: error_feedback=on needs a contractive codec and %s is "
+                    "not one; leave it at auto", r->algo->name, r->up->name);
+    if (r->p[LOCAL_EPOCHS] < 1 && r->p[LOCAL_STEPS] < 1)
+        return fail(err, OM_EARG, "%s: local_epochs and local_steps are both 0, so no client "
+                    "would train", r->algo->name);
+    return OM_OK;
+}
+
+size_t local_client_bytes(const fl_env *e)
+{
+    return feedback(e->p, e->up) ? e->dim * sizeof(float) : 0;
+}
+
+size_t local_scratch_bytes(const fl_env *e)
+{
+    return 3 * arena_bytes(float, e->dim) + e->up->scratch_bytes(e->up_p, e->dim);
+}
+
+size_t local_up_bound(const fl_env *e) { return e->up->bound(e->up_p, e->dim); }
+
+static om_status read_model(const fl_env *e, const uint8_t *down, size_t n, float *x,
+                            om_err *err)
+{
+    if (n / 4 != e->dim || n % 4)
+        return fail(err, OM_EFORMAT, "the model message has %zu bytes, expected %zu", n,
+                    4 * e->dim);
+    if (!wire_all_finite(down, e->dim))
+        return fail(err, OM_EFORMAT, "the model message holds a NaN or an infinity");
+    for (size_t i = 0; i < e->dim; i++)
+        x[i] = wire_load_f32(down + 4 * i);
+    return OM_OK;
+}
+
+/* Scale g to norm `most`; the sum of squares is in double, in index order. */
+static void clip(float *g, size_t n, double most)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)g[i] * (double)g[i];
+    double norm = sqrt(sum);
+    if (norm <= most)
+        return;
+    float scale = (float)(most / norm);
+    for (size_t i = 0; i < n; i++)
+        g[i] *= scale;
+}
+
+typedef struct {
+    uint64_t steps, per_epoch;
+    uint32_t batch; /* 0: the full gradient */
+} schedule;
+
+static schedule schedule_of(const fl_env *e, const fl_oracle *f)
+{
+    schedule s = {.per_epoch = 1};
+    if (e->p[LOCAL_BATCH] >= 1 && f->sgrad) {
+        s.batch = (uint32_t)e->p[LOCAL_BATCH];
+        s.per_epoch = (f->n_samples + s.batch - 1) / s.batch;
+    }
+    s.steps = e->p[LOCAL_STEPS] >= 1 ? (uint64_t)e->p[LOCAL_STEPS]
+                                     : (uint64_t)e->p[LOCAL_EPOCHS] * s.per_epoch;
+    return s;
+}
+
+/* The gradient of step t; every epoch has a shuffle of its own. */
+static om_status gradient(const fl_env *e, uint32_t id, const fl_oracle *f,
+                          const schedule *s, uint64_t t, const float *y, float *g,
+                          double *loss, om_err *err)
+{
+    if (s->batch == 0)
+        return f->grad(f->ctx, y, g, loss, err);
+    rng r = rng_for(e->seed, e->round, id, USE_SHUFFLE + (uint32_t)(t / s->per_epoch));
+    r.ctr = t % s->per_epoch;
+    return f->sgrad(f->ctx, y, s->batch, r, g, loss, err);
+}
+
+static om_status train(const fl_env *e, uint32_t id, const fl_oracle *f, double mu,
+                       const float *x, float *y, float *g, double *loss, om_err *err)
+{
+    schedule s = schedule_of(e, f);
+    float lr = (float)e->p[LOCAL_LR], pull = (float)mu;
+    double sum = 0;
+    for (uint64_t t = 0; t < s.steps; t++) {
+        double l = 0;
+        TRY(gradient(e, id, f, &s, t, y, g, &l, err));
+        sum += l;
+        if (mu > 0)
+            for (size_t i = 0; i < e->dim; i++)
+                g[i] += pull * (y[i] - x[i]);
+        if (e->p[LOCAL_CLIP] > 0)
+            clip(g, e->dim, e->p[LOCAL_CLIP]);
+        for (size_t i = 0; i < e->dim; i++)
+            y[i] -= lr * g[i];
+    }
+    *loss = sum / (double)s.steps;
+    return OM_OK;
+}
+
+/* up += C(delta), keeping the rest in `error` when there is feedback. */
+static om_status send(const fl_env *e, uint32_t id, float *delta, float *error, buf *up,
+                      arena scratch, om_err *err)
+{
+    size_t from = up->len, d = e->dim;
+    for (size_t i = 0; error && i < d; i++)
+        delta[i] += error[i];
+    if (wire_first_bad(delta, d) < d)
+        return fail(err, OM_ELIMIT, "client %u: local training left the finite numbers; lower "
+                    "lr or set clip", (unsigned)id);
+    rng r = rng_for(e->seed, e->round, id, USE_CODEC);
+    om_status s = e->up->encode(e->up_p, delta, d, r, scratch, up);
+    if (s != OM_OK)
+        return fail(err, s, "client %u: %s could not encode the update", (unsigned)id,
+                    e->up->name);
+    if (!error)
+        return OM_OK;
+    memcpy(error, delta, d * sizeof(float));
+    return e->up->decode(e->up_p, up->data + from, up->len - from, -1.0f, error, d, err);
+}
+
+om_status local_step(const fl_env *e, uint32_t id, void *client, const fl_oracle *f,
+                     double mu, const uint8_t *down, size_t down_n, buf *up, double *loss,
+                     arena scratch, om_err *err)
+{
+    float *x = arena_new(&scratch, float, e->dim), *y = arena_new(&scratch, float, e->dim);
+    float *g = arena_new(&scratch, float, e->dim), *error = client;
+    double mean_loss = 0;
+    if (f->dim != e->dim || f->n_samples == 0)
+        return fail(err, OM_EARG, "client %u has %llu samples of a problem of %zu numbers, "
+                    "expected some of %zu", (unsigned)id, (unsigned long long)f->n_samples,
+                    f->dim, e->dim);
+    TRY(read_model(e, down, down_n, x, err));
+    memcpy(y, x, e->dim * sizeof(float));
+    TRY(train(e, id, f, mu, x, y, g, &mean_loss, err));
+    for (size_t i = 0; i < e->dim; i++)
+        y[i] -= x[i];
+    TRY(send(e, id, y, feedback(e->p, e->up) ? error : NULL, up, scratch, err));
+    if (loss)
+        *loss = mean_loss;
+    return OM_OK;
+}

@@ -1,0 +1,43 @@
+/* local.h - the client's half that fedavg and its relatives share: local training from
+ * the server's model, and the compressed difference as the up message.
+ *
+ * A row's parameter table begins with FL_LOCAL_PARAMS, so that the indices below hold in
+ * every row; its own parameters follow from LOCAL_PARAMS on. */
+#ifndef FL_LOCAL_H
+#define FL_LOCAL_H
+
+#include "fl/algo.h"
+
+enum {
+    LOCAL_EPOCHS,
+    LOCAL_STEPS,
+    LOCAL_BATCH,
+    LOCAL_LR,
+    LOCAL_CLIP,
+    LOCAL_WEIGHTS,
+    LOCAL_FEEDBACK,
+    LOCAL_PARAMS /* how many */
+};
+
+#define FL_LOCAL_PARAMS                                                                     \
+    [LOCAL_EPOCHS] = {"local_epochs", 1, 0, 10000, "passes over a client's data", NULL},    \
+    [LOCAL_STEPS] = {"local_steps", 0, 0, 1e9, "steps instead of passes; 0: passes", NULL}, \
+    [LOCAL_BATCH] = {"batch", 32, 0, 1e9, "samples of a step; 0: all of them", NULL},       \
+    [LOCAL_LR] = {"lr", 0.1, 0, 1e6, "learning rate of a client", NULL},                    \
+    [LOCAL_CLIP] = {"clip", 0, 0, 1e9, "longest gradient of a step; 0: any", NULL},         \
+    [LOCAL_WEIGHTS] = {"weights", 0, 0, 1, "what a client counts for", "samples|equal"},    \
+    [LOCAL_FEEDBACK] = {"error_feedback", 0, 0, 2,                                          \
+                        "keep what the codec cut off for the next round; auto: when the "   \
+                        "codec is biased", "auto|off|on"}
+
+om_status local_check(const fl_recipe *r, om_err *err);
+size_t local_client_bytes(const fl_env *e);
+size_t local_scratch_bytes(const fl_env *e);
+size_t local_up_bound(const fl_env *e);
+/* mu: weight of (mu/2) |y - x|^2, added to the client's function; 0: none.
+ * *loss: mean over the local steps. */
+om_status local_step(const fl_env *e, uint32_t id, void *client, const fl_oracle *f,
+                     double mu, const uint8_t *down, size_t down_n, buf *up, double *loss,
+                     arena scratch, om_err *err);
+
+#endif
