@@ -1,0 +1,246 @@
+/* qmat.c - the quantized matrix product: the reference kernels, the choice of a set,
+ * and the driver that cuts the work.
+ *
+ * The driver takes X in tiles of QMAT_TILE rows, quantizes a tile, and runs strips of W
+ * over the pool.  The last strip of a matrix may overlap the one before it: it computes
+ * rows again but stores only the new ones. */
+#include "kern/qmat.h"
+
+#include "kern/dtype.h"
+#include "kern/qmat_quantize.h"
+
+#include <math.h>
+
+/* ---- reference ------------------------------------------------------------------------ */
+
+static void dot_block(const qblock *w, const qmat_x *x, size_t b, size_t i, int32_t *isum,
+                      int32_t *msum)
+{
+    *isum = *msum = 0;
+    for (size_t l = 0; l < x->block; l++) {
+        size_t p = b * x->block + l;
+        int32_t q = x->q[(p / 32 * x->m + i) * 32 + p % 32];
+        *isum += w->sc[l / 16] * w->q[l] * q;
+        *msum += w->mn[l / 16] * q;
+    }
+}
+
+static inline void strip_ref(dtype t, const uint8_t *w, const qmat_x *x, bool has_min,
+                             float *y, size_t ldy)
+{
+    qblock_fn *decode = qblock_of(t);
+    size_t bytes = dtype_of(t)->bytes;
+    qblock blk;
+    for (size_t i = 0; i < x->m; i++)
+        y[i * ldy] = 0;
+    for (size_t b = 0; b < x->k / x->block; b++) {
+        decode(w + b * bytes, &blk);
+        for (size_t i = 0; i < x->m; i++) {
+            int32_t isum, msum;
+            float dx = x->d[b * x->m + i];
+            dot_block(&blk, x, b, i, &isum, &msum);
+            y[i * ldy] = fmaf(blk.d * dx, (float)isum, y[i * ldy]);
+            if (has_min)
+                y[i * ldy] = fmaf(-(blk.dmin * dx), (float)msum, y[i * ldy]);
+        }
+    }
+}
+
+#define STRIP(t, T, has_min)                                                         \
+    static void strip_##t(const uint8_t *w, size_t stride, const qmat_x *x, float *y, \
+                          size_t ldy)                                                \
+    {                                                                                \
+        (void)stride;                                                                \
+        strip_ref(DTYPE_##T, w, x, has_min, y, ldy);                                 \
+    }
+STRIP(q4_0, Q4_0, false)
+STRIP(q4_1, Q4_1, true)
+STRIP(q5_0, Q5_0, false)
+STRIP(q5_1, Q5_1, true)
+STRIP(q8_0, Q8_0, false)
+STRIP(iq4_nl, IQ4_NL, false)
+STRIP(q2_k, Q2_K, true)
+STRIP(q3_k, Q3_K, false)
+STRIP(q4_k, Q4_K, true)
+STRIP(q5_k, Q5_K, true)
+STRIP(q6_k, Q6_K, false)
+STRIP(iq4_xs, IQ4_XS, false)
+
+static inline void plain_ref(dtype t, const uint8_t *w, size_t stride, size_t rows,
+                             const float *x, size_t ldx, size_t m, size_t k, float *y,
+                             size_t ldy)
+{
+    const dtype_traits *d = dtype_of(t);
+    for (size_t r = 0; r < rows; r++)
+        for (size_t i = 0; i < m; i++) {
+            float s[16] = {0};
+            for (size_t p = 0; p < k; p++) {
+                float v;
+                d->unpack(w + r * stride + p * d->bytes, &v, 1);
+                s[p % 16] = fmaf(v, x[i * ldx + p], s[p % 16]);
+            }
+            for (size_t half = 8; half; half /= 2)
+                for (size_t l = 0; l < half; l++)
+                    s[l] += s[l + half];
+            y[i * ldy + r] = s[0];
+        }
+}
+
+#define PLAIN(t, T)                                                                        \
+    static void plain_##t(const uint8_t *w, size_t stride, size_t rows, const float *x,    \
+                          size_t ldx, size_t m, size_t k, float *y, size_t ldy)            \
+    {                                                                                      \
+        plain_ref(DTYPE_##T, w, stride, rows, x, ldx, m, k, y, ldy);                       \
+    }
+PLAIN(f32, F32)
+PLAIN(f16, F16)
+PLAIN(bf16, BF16)
+
+const struct qmat_kernels qmat_reference = {
+    .name = "c",
+    .lanes = 1,
+    .quantize = quantize,
+    .packed = {
+        [DTYPE_Q4_0] = {strip_q4_0, 0, 32}, [DTYPE_Q4_1] = {strip_q4_1, 0, 32},
+        [DTYPE_Q5_0] = {strip_q5_0, 0, 32}, [DTYPE_Q5_1] = {strip_q5_1, 0, 32},
+        [DTYPE_Q8_0] = {strip_q8_0, 0, 32}, [DTYPE_IQ4_NL] = {strip_iq4_nl, 0, 32},
+        [DTYPE_Q2_K] = {strip_q2_k, 0, 32}, [DTYPE_Q3_K] = {strip_q3_k, 0, 32},
+        [DTYPE_Q4_K] = {strip_q4_k, 0, 32}, [DTYPE_Q5_K] = {strip_q5_k, 0, 32},
+        [DTYPE_Q6_K] = {strip_q6_k, 0, 32}, [DTYPE_IQ4_XS] = {strip_iq4_xs, 0, 32},
+    },
+    .plain = {
+        [DTYPE_F32] = plain_f32, [DTYPE_F16] = plain_f16, [DTYPE_BF16] = plain_bf16,
+    },
+};
+
+const struct qmat_kernels *qmat_kernels_for(unsigned flags)
+{
+    (void)flags;
+    return &qmat_reference;
+}
+
+/* ---- driver ------------------------------------------------------------------------------ */
+
+bool qmat_supported(dtype t)
+{
+    return (unsigned)t < DTYPE_COUNT &&
+           (qmat_reference.packed[t].strip || qmat_reference.plain[t]);
+}
+
+static const struct qmat_kernels *kernels_of(const kern *k)
+{
+    return k->qmat ? k->qmat : &qmat_reference;
+}
+
+/* Sizes of the three parts of a tile; each starts on a cache line. */
+static size_t tile_bytes(size_t m, size_t k, size_t part[3])
+{
+    part[0] = size_align(m * size_align(k, 32), 64);
+    part[1] = size_align(m * (k / 32 + 1) * sizeof(float), 64);
+    part[2] = size_align(m * (k / 16 + 1) * sizeof(int32_t), 64);
+    return part[0] + part[1] + part[2] + 64;
+}
+
+size_t qmat_bytes(const kern *k, dtype t, size_t m, size_t n, size_t kk, const pool *p)
+{
+    size_t part[3];
+    (void)n, (void)p;
+    return kernels_of(k)->plain[t] ? 0 : tile_bytes(size_min(m, QMAT_TILE), kk, part);
+}
+
+typedef struct {
+    const struct qmat_kernels *ks;
+    dtype type;
+    const uint8_t *w;
+    size_t stride; /* bytes of a row of W */
+    const float *x;
+    size_t ldx;
+    float *y;
+    size_t ldy, m, n, k;
+    qmat_x tile;
+} job;
+
+static void quantize_rows(void *ctx, size_t beg, size_t end, int worker)
+{
+    job *j = ctx;
+    (void)worker;
+    for (size_t i = beg; i < end; i++)
+        j->ks->quantize(j->x + i * j->ldx, &j->tile, i);
+}
+
+/* The rows of W after the last whole strip, rows [beg, end) with end - beg < lanes. */
+static void last_strip(const job *j, size_t beg, size_t end)
+{
+    float out[QMAT_TILE * QMAT_MAX_LANES];
+    size_t lanes = j->ks->lanes, first = end < lanes ? 0 : end - lanes;
+    if (end < lanes) { /* a matrix of fewer rows than lanes */
+        for (size_t r = beg; r < end; r++)
+            qmat_reference.packed[j->type].strip(j->w + r * j->stride, j->stride, &j->tile,
+                                                 j->y + r, j->ldy);
+        return;
+    }
+    j->ks->packed[j->type].strip(j->w + first * j->stride, j->stride, &j->tile, out, lanes);
+    for (size_t i = 0; i < j->tile.m; i++)
+        memcpy(j->y + i * j->ldy + beg, out + i * lanes + (beg - first),
+               (end - beg) * sizeof(float));
+}
+
+static void packed_rows(void *ctx, size_t beg, size_t end, int worker)
+{
+    const job *j = ctx;
+    size_t lanes = j->ks->lanes, r = beg;
+    (void)worker;
+    for (; r + lanes <= end; r += lanes)
+        j->ks->packed[j->type].strip(j->w + r * j->stride, j->stride, &j->tile, j->y + r,
+                                     j->ldy);
+    if (r < end)
+        last_strip(j, r, end);
+}
+
+static void plain_rows(void *ctx, size_t beg, size_t end, int worker)
+{
+    const job *j = ctx;
+    (void)worker;
+    j->ks->plain[j->type](j->w + beg * j->stride, j->stride, end - beg, j->x, j->ldx, j->m,
+                          j->k, j->y + beg, j->ldy);
+}
+
+/* Rows of W a chunk: some 2^19 products, whole strips. */
+static size_t grain(size_t m, size_t k, size_t lanes)
+{
+    size_t rows = ((size_t)1 << 19) / size_max(m * k, 1);
+    return size_align(size_max(rows, 1), lanes);
+}
+
+static void run_tile(job *j, pool *p, size_t m, arena scratch)
+{
+    const qmat_row *row = &j->ks->packed[j->type];
+    size_t part[3];
+    tile_bytes(m, j->k, part);
+    char *at = scratch.beg + (-(uintptr_t)scratch.beg & 63);
+    BUG_IF(part[0] + part[1] + part[2] > (size_t)(scratch.end - at));
+    j->tile = (qmat_x){.m = m, .k = j->k, .block = dtype_of(j->type)->block,
+                       .group = row->group, .sum_scale = row->sum_scale};
+    j->tile.q = (int8_t *)at;
+    j->tile.d = (float *)(at + part[0]);
+    j->tile.sum = (int32_t *)(at + part[0] + part[1]);
+    pool_run(p, m, size_max(((size_t)1 << 14) / size_max(j->k, 1), 1), quantize_rows, j);
+    pool_run(p, j->n, grain(m, j->k, j->ks->lanes), packed_rows, j);
+}
+
+void qmat(const kern *k, pool *p, dtype t, const void *w, const float *x, size_t ldx,
+          float *y, size_t ldy, size_t m, size_t n, size_t kk, arena scratch)
+{
+    job j = {.ks = kernels_of(k), .type = t, .w = w, .x = x, .ldx = ldx, .y = y, .ldy = ldy,
+             .m = m, .n = n, .k = kk};
+    BUG_IF(!qmat_supported(t) || !dtype_row_bytes(t, kk, &j.stride));
+    if (j.ks->plain[t]) {
+        pool_run(p, n, grain(m, kk, 4), plain_rows, &j);
+        return;
+    }
+    for (size_t i = 0; i < m; i += QMAT_TILE) {
+        j.x = x + i * ldx;
+        j.y = y + i * ldy;
+        run_tile(&j, p, size_min(m - i, QMAT_TILE), scratch);
+    }
+}

@@ -1,0 +1,145 @@
+/* test_qmat.c - laws of the quantized product: the definition in kern/qmat.h against a
+ * double-precision product, the same bits for any set of instructions, any number of
+ * threads and any m, and nothing written outside Y. */
+#include "test.h"
+
+#include "kern/qmat.h"
+
+/* Random blocks with scales that keep the values near 1. */
+static void random_weights(dtype t, uint8_t *w, size_t bytes, rng *r)
+{
+    for (size_t i = 0; i < bytes; i++)
+        w[i] = (uint8_t)rng_u64(r);
+    static const struct {
+        dtype t;
+        size_t at[2];
+    } halves[] = {{DTYPE_Q4_0, {0, 0}},   {DTYPE_Q4_1, {0, 2}},   {DTYPE_Q5_0, {0, 0}},
+                  {DTYPE_Q5_1, {0, 2}},   {DTYPE_Q8_0, {0, 0}},   {DTYPE_IQ4_NL, {0, 0}},
+                  {DTYPE_Q2_K, {80, 82}}, {DTYPE_Q3_K, {108, 108}}, {DTYPE_Q4_K, {0, 2}},
+                  {DTYPE_Q5_K, {0, 2}},   {DTYPE_Q6_K, {208, 208}}, {DTYPE_IQ4_XS, {0, 0}},
+                  {DTYPE_F16, {0, 0}},    {DTYPE_BF16, {0, 0}},   {DTYPE_F32, {0, 0}}};
+    size_t size = dtype_of(t)->bytes;
+    for (size_t h = 0; h < countof(halves); h++)
+        for (size_t b = 0; halves[h].t == t && b < bytes / size; b++)
+            for (int j = 0; j < 2; j++) {
+                float v = (float)(rng_normal(r) * 0.01);
+                uint16_t half = t == DTYPE_BF16 ? f32_to_bf16(v) : f32_to_f16(v);
+                if (t == DTYPE_F32)
+                    memcpy(w + b * size, &v, 4);
+                else
+                    memcpy(w + b * size + halves[h].at[j], &half, 2);
+            }
+}
+
+typedef struct {
+    dtype type;
+    size_t m, n, k, stride;
+    uint8_t *w;   /* oddly aligned */
+    float *x, *y; /* x (m, k + 3), y (m, n + 5) */
+    void *block_[3];
+} problem;
+
+enum { PAD_X = 3, PAD_Y = 5, GUARD = 64 };
+
+static void problem_make(problem *p, dtype t, size_t m, size_t n, size_t k)
+{
+    rng r = rng_for(77, (uint32_t)t, (uint32_t)m, (uint32_t)n);
+    *p = (problem){.type = t, .m = m, .n = n, .k = k};
+    BUG_IF(!dtype_row_bytes(t, k, &p->stride));
+    p->block_[0] = mem_alloc(p->stride * n + 1);
+    p->block_[1] = mem_array(m * (k + PAD_X) + 1, sizeof(float));
+    p->block_[2] = mem_array(m * (n + PAD_Y) + 1, sizeof(float));
+    BUG_IF(!p->block_[0] || !p->block_[1] || !p->block_[2]);
+    p->w = (uint8_t *)p->block_[0] + 1;
+    p->x = (float *)p->block_[1] + 1;
+    p->y = (float *)p->block_[2] + 1;
+    random_weights(t, p->w, p->stride * n, &r);
+    for (size_t i = 0; i < m * (k + PAD_X); i++)
+        p->x[i] = (float)rng_normal(&r);
+}
+
+static void problem_free(problem *p)
+{
+    for (int i = 0; i < 3; i++)
+        mem_free(p->block_[i]);
+}
+
+/* Runs with these kernels; checks that neither scratch nor y's padding was overrun. */
+static void problem_run(test *t, problem *p, const struct qmat_kernels *ks, pool *pool)
+{
+    kern k = {.qmat = ks};
+    size_t need = qmat_bytes(&k, p->type, p->m, p->n, p->k, pool), ldy = p->n + PAD_Y;
+    uint8_t *scratch = mem_alloc(need + GUARD);
+    BUG_IF(!scratch);
+    memset(scratch, 0xa5, need + GUARD);
+    memset(p->y, 0x77, p->m * ldy * sizeof(float));
+    qmat(&k, pool, p->type, p->w, p->x, p->k + PAD_X, p->y, ldy, p->m, p->n, p->k,
+         arena_of(scratch, need));
+    for (size_t i = 0; i < GUARD; i++)
+        CHECK_INT(t, scratch[need + i], 0xa5);
+    for (size_t i = 0; i < p->m; i++)
+        for (size_t j = p->n; j < ldy; j++) {
+            uint32_t u;
+            memcpy(&u, &p->y[i * ldy + j], 4);
+            CHECK_INT(t, u, 0x77777777);
+        }
+    mem_free(scratch);
+}
+
+/* Types that can be multiplied; iterate with i from 0 until DTYPE_COUNT. */
+static dtype next_type(int *i)
+{
+    while (*i < DTYPE_COUNT && !qmat_supported((dtype)*i))
+        ++*i;
+    return (dtype)(*i)++;
+}
+
+/* The product in double over unpacked weights; the bound is x's rounding, half a step of
+ * max|x|/127 an element, and for plain types that of f32. */
+static void near_double(test *t, const problem *p)
+{
+    float *row = mem_array(p->k + 1, sizeof(float));
+    BUG_IF(!row);
+    bool plain = dtype_of(p->type)->block == 1;
+    for (size_t j = 0; j < p->n; j++) {
+        dtype_of(p->type)->unpack(p->w + j * p->stride, row, p->k);
+        for (size_t i = 0; i < p->m; i++) {
+            double sum = 0, abs_w = 0, max_x = 0, abs_wx = 0;
+            for (size_t l = 0; l < p->k; l++) {
+                double w = (double)row[l], x = (double)p->x[i * (p->k + PAD_X) + l];
+                sum += w * x;
+                abs_w += fabs(w);
+                abs_wx += fabs(w * x);
+                max_x = fmax(max_x, fabs(x));
+            }
+            double tol = 1e-5 * abs_wx + (plain ? 0 : 0.5 * abs_w * max_x / 127);
+            CHECK_NEAR(t, p->y[i * (p->n + PAD_Y) + j], sum, tol);
+        }
+    }
+    mem_free(row);
+}
+
+static void definition(test *t)
+{
+    int types = 0;
+    for (int i = 0; i < DTYPE_COUNT;) {
+        dtype type = next_type(&i);
+        if (type == DTYPE_COUNT)
+            break;
+        problem p;
+        problem_make(&p, type, 3, 5, dtype_of(type)->block == 1 ? 77 : 512);
+        problem_run(t, &p, &qmat_reference, NULL);
+        near_double(t, &p);
+        problem_free(&p);
+        types++;
+    }
+    CHECK_INT(t, types, 15);
+}
+
+int main(int argc, char **argv)
+{
+    static const test_case cases[] = {
+        {"definition", "the reference is the product, to the rounding of x", definition},
+        {0}};
+    return test_main(argc, argv, cases);
+}
