@@ -87,7 +87,7 @@ static void half_range(test *t)
             continue;
         }
         t->checks += 2;
-        if ((double)v != (h & 0x8000 ? -mag : mag) || signbit(v) != (int)(h >> 15))
+        if ((double)v != (h & 0x8000 ? -mag : mag) || !signbit(v) != !(h >> 15))
             test_fail(t, __FILE__, __LINE__, "f16 %04x is %.9g", h, (double)v);
         if (f32_to_f16(v) != h)
             test_fail(t, __FILE__, __LINE__, "f16 %04x comes back as %04x", h, f32_to_f16(v));

@@ -65,15 +65,15 @@ static void problem_free(problem *p)
 }
 
 /* Runs with these kernels; checks that neither scratch nor y's padding was overrun. */
-static void problem_run(test *t, problem *p, const struct qmat_kernels *ks, pool *pool)
+static void problem_run(test *t, problem *p, const struct qmat_kernels *ks, pool *team)
 {
     kern k = {.qmat = ks};
-    size_t need = qmat_bytes(&k, p->type, p->m, p->n, p->k, pool), ldy = p->n + PAD_Y;
+    size_t need = qmat_bytes(&k, p->type, p->m, p->n, p->k, team), ldy = p->n + PAD_Y;
     uint8_t *scratch = mem_alloc(need + GUARD);
     BUG_IF(!scratch);
     memset(scratch, 0xa5, need + GUARD);
     memset(p->y, 0x77, p->m * ldy * sizeof(float));
-    qmat(&k, pool, p->type, p->w, p->x, p->k + PAD_X, p->y, ldy, p->m, p->n, p->k,
+    qmat(&k, team, p->type, p->w, p->x, p->k + PAD_X, p->y, ldy, p->m, p->n, p->k,
          arena_of(scratch, need));
     for (size_t i = 0; i < GUARD; i++)
         CHECK_INT(t, scratch[need + i], 0xa5);
