@@ -28,6 +28,11 @@ qblock_fn *qblock_of(dtype t);
 #define X(t) void unpack_##t(const void *src, float *dst, size_t n);
 DTYPE_PACKED(X)
 #undef X
+#define DTYPE_WRITTEN(X) \
+    X(q4_0) X(q4_1) X(q5_0) X(q5_1) X(q8_0) X(q2_k) X(q3_k) X(q4_k) X(q5_k) X(q6_k)
+#define X(t) void pack_##t(const float *src, void *dst, size_t n);
+DTYPE_WRITTEN(X)
+#undef X
 
 /* The 6-bit scales and mins of Q4_K and Q5_K, j in [0, 8). */
 static inline void scale_min_k4(const uint8_t *s, int j, uint8_t *sc, uint8_t *mn)

@@ -126,6 +126,85 @@ static void bfloat(test *t)
     CHECK_INT(t, bits_of(bf16_to_f32(0x3f81)), 0x3f810000);
 }
 
+/* Relative squared error of packing standard normals; at most `limit`, which is what the
+ * published encoders reach on such data (unweighted), and less with every bit. */
+static double relative_error(dtype id, const float *x, size_t n, void *packed, float *back)
+{
+    const dtype_traits *d = dtype_of(id);
+    double e = 0, s = 0;
+    d->pack(x, packed, n);
+    d->unpack(packed, back, n);
+    for (size_t i = 0; i < n; i++) {
+        e += ((double)x[i] - (double)back[i]) * ((double)x[i] - (double)back[i]);
+        s += (double)x[i] * (double)x[i];
+    }
+    return e / s;
+}
+
+enum { GAUSS = 64 * 1024 };
+static float gauss[GAUSS], back[GAUSS];
+static uint8_t packed[4 * GAUSS];
+
+static void pack_error(test *t)
+{
+    static const struct {
+        dtype id;
+        double limit;
+    } rows[] = {{DTYPE_Q2_K, .0889},  {DTYPE_Q3_K, .0227},  {DTYPE_Q4_0, .00735},
+                {DTYPE_Q4_1, .00615}, {DTYPE_Q4_K, .00508}, {DTYPE_Q5_0, .00182},
+                {DTYPE_Q5_1, .00150}, {DTYPE_Q5_K, .00129}, {DTYPE_Q6_K, .000311},
+                {DTYPE_Q8_0, .0000295}, {DTYPE_BF16, 3e-6}, {DTYPE_F16, 5e-8},
+                {DTYPE_F32, 0}};
+    rng r = rng_for(5, 0, 0, 0);
+    for (size_t i = 0; i < GAUSS; i++)
+        gauss[i] = (float)rng_normal(&r);
+    for (size_t i = 0; i < countof(rows); i++) {
+        double e = relative_error(rows[i].id, gauss, GAUSS, packed, back);
+        t->checks++;
+        if (!(e <= rows[i].limit))
+            test_fail(t, __FILE__, __LINE__, "%s: relative error %.3g over %.3g",
+                      dtype_of(rows[i].id)->name, e, rows[i].limit);
+        if (getenv("OCTOMIL_TEST_VERBOSE"))
+            printf("%-5s %.6f\n", dtype_of(rows[i].id)->name, e);
+    }
+    CHECK(t, memcmp(gauss, back, sizeof(back)) == 0);
+}
+
+/* Packing what was unpacked changes little; zeros stay zeros; non-finite input and huge or
+ * tiny values are survived; the bytes around the block are left alone. */
+static void pack_edges(test *t)
+{
+    static const float special[] = {0, 1e-38f, 1e30f, -1e30f, INFINITY, -INFINITY, NAN, 65504};
+    for (int id = 0; id < DTYPE_COUNT; id++) {
+        const dtype_traits *d = dtype_of((dtype)id);
+        if (!d || !d->pack)
+            continue;
+        size_t n = d->block == 1 ? 16 : d->block;
+        float x[256], y[256];
+        uint8_t raw[4 * 256 + 2];
+        size_t bytes = n / d->block * d->bytes;
+        for (size_t s = 0; s < countof(special); s++) {
+            for (size_t i = 0; i < n; i++)
+                x[i] = i % 3 ? (float)i * 0.01f : special[s];
+            memset(raw, 0x5a, sizeof(raw));
+            d->pack(x, raw + 1, n);
+            d->unpack(raw + 1, y, n);
+            CHECK(t, raw[0] == 0x5a && raw[bytes + 1] == 0x5a);
+        }
+        memset(x, 0, sizeof(x));
+        d->pack(x, raw + 1, n);
+        d->unpack(raw + 1, y, n);
+        for (size_t i = 0; i < n; i++)
+            CHECK(t, y[i] == 0.0f);
+        for (size_t i = 0; i < n; i++)
+            x[i] = 3.25f;
+        d->pack(x, raw + 1, n);
+        d->unpack(raw + 1, y, n);
+        for (size_t i = 0; i < n; i++)
+            CHECK_NEAR(t, y[i], 3.25f, 0.02f);
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const test_case cases[] = {
@@ -134,6 +213,8 @@ int main(int argc, char **argv)
         {"half_range", "all 65536 f16 values, both ways", half_range},
         {"half_rounding", "f32 to f16 rounds to nearest even", half_rounding},
         {"bfloat", "bf16 both ways", bfloat},
+        {"pack_error", "error on Gaussian data at most the published encoders'", pack_error},
+        {"pack_edges", "zeros, constants, non-finite input", pack_edges},
         {0}};
     return test_main(argc, argv, cases);
 }
