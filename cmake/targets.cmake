@@ -69,3 +69,7 @@ configure_file(${CMAKE_SOURCE_DIR}/cmake/octomil-config.cmake.in octomil-config.
 write_basic_package_version_file(octomil-config-version.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${CMAKE_BINARY_DIR}/octomil-config.cmake ${CMAKE_BINARY_DIR}/octomil-config-version.cmake
   DESTINATION ${CMAKE_INSTALL_LIBDIR}/cmake/octomil)
+
+# ---- the demo's text -----------------------------------------------------------------
+add_executable(keyboard-text ${CMAKE_SOURCE_DIR}/demo/keyboard.c)
+target_link_libraries(keyboard-text PRIVATE om_core)

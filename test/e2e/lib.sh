@@ -1,0 +1,48 @@
+# lib.sh - the shell side of the test runner: check, skip, and the closing line.
+#   check NAME COMMAND...   passes when the command succeeds
+#   refuse NAME STATUS PATTERN COMMAND...   passes when it exits with STATUS and says PATTERN
+passed=0 failed=0 skipped=0
+here=$(cd "$(dirname "$0")/../.." && pwd)
+octomil=${OCTOMIL:-$here/build/dev/octomil}
+build=$(dirname "$octomil")
+work=$(mktemp -d /tmp/octomil-e2e-XXXXXX)
+data=${OCTOMIL_TEST_DATA:-$here/../shared/data}
+trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM
+
+check() {
+    name=$1
+    shift
+    if "$@" >"$work/log" 2>&1; then
+        passed=$((passed + 1))
+    else
+        echo "FAIL $name: exit $? from: $*"
+        tail -n 20 "$work/log"
+        failed=$((failed + 1))
+    fi
+}
+
+refuse() {
+    name=$1 want=$2 pattern=$3
+    shift 3
+    "$@" >"$work/log" 2>&1
+    got=$?
+    if [ "$got" -eq "$want" ] && grep -q -- "$pattern" "$work/log"; then
+        passed=$((passed + 1))
+    else
+        echo "FAIL $name: exit $got (wanted $want and '$pattern') from: $*"
+        tail -n 5 "$work/log"
+        failed=$((failed + 1))
+    fi
+}
+
+skip() {
+    echo "skip $1: $2"
+    skipped=$((skipped + 1))
+}
+
+finish() {
+    echo "$passed passed, $failed failed, $skipped skipped"
+    [ "$failed" -eq 0 ]
+    exit
+}
