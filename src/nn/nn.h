@@ -11,6 +11,13 @@
  * on data, must nn_touch every buffer it reads or writes at that time (forward and
  * again in its backward), and no training step or token allocates from the system.
  *
+ * An op, forward or backward, has two halves.  First it declares: nn_new, nn_grad,
+ * nn_touch, nn_scratch.  Then `if (!nn_live(c)) return`, which also ends the op for the
+ * planner, and it computes.  Whatever one op declared is alive together.
+ *
+ * Arrays handed to ops (ids, positions, sequences, targets, weights) are kept by
+ * pointer and must stay until nn_run returns; they are not read in a dry run.
+ *
  * Errors stick in nn->status; ops are no-ops afterwards, and nn_end reports it.
  * Gradients accumulate (+=); weights' gradients live with the weight. */
 #ifndef NN_NN_H
@@ -27,7 +34,7 @@ typedef struct nn_plan nn_plan;
 typedef struct {
     uint32_t rows, cols;
     float *data;      /* (rows, cols); NULL in a dry run: only ops may look at it */
-    float *grad;      /* set by nn_grad in the backward */
+    float *grad;      /* (rows, cols), once nn_grad made it; use nn_grad, nn_grad_in */
     uint32_t id, grad_id;
     bool needs_grad;  /* something trainable lies upstream */
 } nn_tensor;
@@ -58,11 +65,12 @@ struct nn {
     pool *pool;
     nn_plan *plan;
     nn_tape *tape;             /* NULL: inference, nothing is saved */
-    arena scratch;             /* within one op; by value */
     om_status status;
     om_err err;
     bool dry;
-    bool exact;                /* f32 products for packed weights too (training, reference) */
+    bool train;                /* this run has a backward; true in a recomputed block too */
+    bool exact;                /* f32 products for packed weights too (reference) */
+    bool quant_train;          /* training forward through packed weights in integers */
     const om_cancel *cancel;   /* checked once per op */
     nn_linear_hook *on_linear;
     void *on_linear_ctx;
@@ -74,6 +82,7 @@ typedef struct {
     const kern *k;
     pool *pool;
     size_t max_bytes;          /* refuse to plan more; 0: no limit */
+    bool no_reuse;             /* diagnostic: every buffer its own bytes, NaN before a run */
 } nn_config;
 
 om_status nn_open(const nn_config *c, nn **out, om_err *err);
@@ -84,7 +93,7 @@ void nn_close(nn *c);
  * the sequence of allocations can (batch, lengths, flags).  A few plans are cached. */
 typedef om_status nn_fn(nn *c, void *ctx);
 om_status nn_run(nn *c, uint64_t shape_key, bool train, nn_fn *fn, void *ctx, om_err *err);
-/* Plan only: bytes the block would take. */
+/* Plan only: bytes the block would take.  Not held against max_bytes. */
 om_status nn_measure(nn *c, bool train, nn_fn *fn, void *ctx, size_t *bytes, om_err *err);
 
 /* ---- for op authors ------------------------------------------------------------------ */
@@ -92,15 +101,19 @@ om_status nn_measure(nn *c, bool train, nn_fn *fn, void *ctx, size_t *bytes, om_
 nn_tensor *nn_new(nn *c, uint32_t rows, uint32_t cols); /* uninitialised; never NULL */
 void nn_touch(nn *c, const nn_tensor *t);               /* its data is used now */
 /* The gradient of t, allocated on first use in a backward; *fresh: not yet written (the
- * op must overwrite), else it must add.  NULL when t needs none. */
+ * op must overwrite), else it must add.  NULL when t needs none.  In a dry run a pointer
+ * to nothing: test it, but compute only when nn_live. */
 float *nn_grad(nn *c, nn_tensor *t, bool *fresh);
 const float *nn_grad_in(nn *c, nn_tensor *t);           /* dL/dt, to read; NULL: zero */
+/* For y = f(x) of one shape: if x has no gradient yet it takes over the buffer of y's,
+ * which nobody reads after the op's backward; true then, and the op works in place. */
+bool nn_grad_take(nn *c, nn_tensor *x, nn_tensor *y);
 /* Record: back(c, saved) runs in reverse order; saved is copied (plain bytes). */
 typedef void nn_back(nn *c, void *saved);
 void nn_push(nn *c, nn_back *back, const void *saved, size_t n);
 /* True when the op should compute (not dry, no error, not cancelled). */
 bool nn_live(nn *c);
-/* Scratch for one op: reserve n bytes (dry: remembered), get them zero-free. */
+/* n uninitialised bytes until this op ends; NULL in a dry run.  64-byte aligned. */
 void *nn_scratch(nn *c, size_t n);
 om_status nn_fail(nn *c, om_status s, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
 
@@ -115,6 +128,7 @@ nn_tensor *nn_recompute(nn *c, nn_block_fn *fn, const void *ctx, size_t ctx_byte
 /* ---- ops (op/<name>.c each: forward, backward, shapes) -------------------------------- */
 
 nn_tensor *nn_input(nn *c, const float *x, uint32_t rows, uint32_t cols); /* copies */
+void nn_output(nn *c, const nn_tensor *x, float *out);  /* copies x out of the block */
 nn_tensor *nn_embed(nn *c, const nn_weight *w, const int32_t *ids, uint32_t n);
 /* y = x W^T + b (+ adapter); b may be NULL. */
 nn_tensor *nn_linear(nn *c, nn_tensor *x, const nn_weight *w, const nn_weight *b);
@@ -137,7 +151,10 @@ typedef struct {
     float base;                /* theta, 10000 */
     float scale;               /* position multiplier, 1; linear scaling 1/factor */
     const float *factors;      /* (n_rot/2) frequency divisors (llama3, longrope) or NULL */
-    float yarn_factor, yarn_beta_fast, yarn_beta_slow, yarn_mscale; /* yarn_factor 0: none */
+    /* YaRN (Peng et al. 2023): frequencies slower than beta_slow turns in ctx_orig are
+     * divided by the factor, those faster than beta_fast kept, a ramp between; cos and
+     * sin are multiplied by mscale, 0: 1 + 0.1 ln(factor).  factor 0: none; betas 0: 32, 1. */
+    float yarn_factor, yarn_beta_fast, yarn_beta_slow, yarn_mscale;
     uint32_t yarn_ctx_orig;
 } nn_rope_args;
 nn_tensor *nn_rope(nn *c, nn_tensor *x, const int32_t *pos, const nn_rope_args *a);
@@ -159,7 +176,7 @@ typedef struct {
 
 typedef struct {
     uint32_t n_head, n_kv_head, head_dim;
-    float scale;       /* usually 1/sqrt(head_dim) */
+    float scale;       /* 0: 1/sqrt(head_dim) */
     uint32_t window;   /* 0: none; else attend to the last `window` tokens only */
 } nn_attn_args;
 /* q (rows, n_head*d), k and v (rows, n_kv_head*d).  Never writes the score matrix. */
@@ -205,8 +222,8 @@ typedef struct {
 extern const nn_optim *const nn_optims[]; /* ends with NULL: sgd momentum adamw */
 const nn_optim *nn_optim_find(str name);
 
-/* Learning-rate schedules: warm-up from 0 over `warmup` steps, then constant, linear or
- * cosine down to min_ratio * lr at `total`. */
+/* Learning-rate schedules, steps counted from 0: warm-up lr (step+1)/(warmup+1), then
+ * constant, linear or cosine down to min_ratio * lr at `total`. */
 typedef enum { NN_SCHEDULE_CONSTANT, NN_SCHEDULE_LINEAR, NN_SCHEDULE_COSINE } nn_schedule_kind;
 double nn_schedule(nn_schedule_kind kind, double lr, uint64_t step, uint64_t warmup,
                    uint64_t total, double min_ratio);
