@@ -33,10 +33,10 @@ typedef struct nn_plan nn_plan;
 /* An activation.  Lives in the planned block until its last touch. */
 typedef struct {
     uint32_t rows, cols;
-    float *data;      /* (rows, cols); NULL in a dry run: only ops may look at it */
-    float *grad;      /* (rows, cols), once nn_grad made it; use nn_grad, nn_grad_in */
+    float *data; /* (rows, cols); NULL in a dry run: only ops may look at it */
+    float *grad; /* (rows, cols), once nn_grad made it; use nn_grad, nn_grad_in */
     uint32_t id, grad_id;
-    bool needs_grad;  /* something trainable lies upstream */
+    bool needs_grad; /* something trainable lies upstream */
 } nn_tensor;
 
 /* A low-rank adapter on a linear layer:  y += scale * (x A^T) B^T.  (Hu et al. 2021) */
@@ -49,12 +49,12 @@ typedef struct {
 
 /* A parameter: a view of a mapped file (frozen) or of the trainer's flat vector. */
 typedef struct {
-    const char *name;       /* as in the file: "blk.0.attn_q.weight" */
-    dtype type;             /* F32 when trainable */
-    const void *data;       /* (rows, cols); a vector is (1, cols) */
+    const char *name; /* as in the file: "blk.0.attn_q.weight" */
+    dtype type;       /* F32 when trainable */
+    const void *data; /* (rows, cols); a vector is (1, cols) */
     uint32_t rows, cols;
-    float *grad;            /* (rows, cols) f32, NULL: frozen */
-    nn_lowrank *lora;       /* NULL: none */
+    float *grad;      /* (rows, cols) f32, NULL: frozen */
+    nn_lowrank *lora; /* NULL: none */
 } nn_weight;
 
 /* Calibration and statistics: called with the input of every linear layer. */
@@ -64,14 +64,14 @@ struct nn {
     const kern *k;
     pool *pool;
     nn_plan *plan;
-    nn_tape *tape;             /* NULL: inference, nothing is saved */
+    nn_tape *tape; /* NULL: inference, nothing is saved */
     om_status status;
     om_err err;
     bool dry;
-    bool train;                /* this run has a backward; true in a recomputed block too */
-    bool exact;                /* f32 products for packed weights too (reference) */
-    bool quant_train;          /* training forward through packed weights in integers */
-    const om_cancel *cancel;   /* checked once per op */
+    bool train;              /* this run has a backward; true in a recomputed block too */
+    bool exact;              /* f32 products for packed weights too (reference) */
+    bool quant_train;        /* training forward through packed weights in integers */
+    const om_cancel *cancel; /* checked once per op */
     nn_linear_hook *on_linear;
     void *on_linear_ctx;
 };
@@ -81,8 +81,8 @@ struct nn {
 typedef struct {
     const kern *k;
     pool *pool;
-    size_t max_bytes;          /* refuse to plan more; 0: no limit */
-    bool no_reuse;             /* diagnostic: every buffer its own bytes, NaN before a run */
+    size_t max_bytes; /* refuse to plan more; 0: no limit */
+    bool no_reuse;    /* diagnostic: every buffer its own bytes, NaN before a run */
 } nn_config;
 
 om_status nn_open(const nn_config *c, nn **out, om_err *err);
@@ -104,7 +104,7 @@ void nn_touch(nn *c, const nn_tensor *t);               /* its data is used now 
  * op must overwrite), else it must add.  NULL when t needs none.  In a dry run a pointer
  * to nothing: test it, but compute only when nn_live. */
 float *nn_grad(nn *c, nn_tensor *t, bool *fresh);
-const float *nn_grad_in(nn *c, nn_tensor *t);           /* dL/dt, to read; NULL: zero */
+const float *nn_grad_in(nn *c, nn_tensor *t); /* dL/dt, to read; NULL: zero */
 /* For y = f(x) of one shape: if x has no gradient yet it takes over the buffer of y's,
  * which nobody reads after the op's backward; true then, and the op works in place. */
 bool nn_grad_take(nn *c, nn_tensor *x, nn_tensor *y);
@@ -115,7 +115,8 @@ void nn_push(nn *c, nn_back *back, const void *saved, size_t n);
 bool nn_live(nn *c);
 /* n uninitialised bytes until this op ends; NULL in a dry run.  64-byte aligned. */
 void *nn_scratch(nn *c, size_t n);
-om_status nn_fail(nn *c, om_status s, const char *fmt, ...) __attribute__((format(printf, 3, 4)));
+om_status nn_fail(nn *c, om_status s, const char *fmt, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* Run the tape backward.  Seeds were set by the loss op. */
 void nn_backward(nn *c);
@@ -123,19 +124,22 @@ void nn_backward(nn *c);
 /* Recompute instead of remember: run fn without a tape and keep only x; in the backward
  * run it again with one.  fn must be deterministic. */
 typedef nn_tensor *nn_block_fn(nn *c, void *ctx, nn_tensor *x);
-nn_tensor *nn_recompute(nn *c, nn_block_fn *fn, const void *ctx, size_t ctx_bytes, nn_tensor *x);
+nn_tensor *nn_recompute(nn *c, nn_block_fn *fn, const void *ctx, size_t ctx_bytes,
+                        nn_tensor *x);
 
-/* ---- ops (op/<name>.c each: forward, backward, shapes) -------------------------------- */
+/* ---- ops (op/<name>.c each: forward, backward, shapes) --------------------------------
+ */
 
 nn_tensor *nn_input(nn *c, const float *x, uint32_t rows, uint32_t cols); /* copies */
-void nn_output(nn *c, const nn_tensor *x, float *out);  /* copies x out of the block */
+void nn_output(nn *c, const nn_tensor *x, float *out); /* copies x out of the block */
 nn_tensor *nn_embed(nn *c, const nn_weight *w, const int32_t *ids, uint32_t n);
 /* y = x W^T + b (+ adapter); b may be NULL. */
 nn_tensor *nn_linear(nn *c, nn_tensor *x, const nn_weight *w, const nn_weight *b);
 nn_tensor *nn_rmsnorm(nn *c, nn_tensor *x, const nn_weight *w, float eps);
 /* Per head: x (rows, heads*d), w (1, d).  QK-norm. */
 nn_tensor *nn_rmsnorm_heads(nn *c, nn_tensor *x, const nn_weight *w, float eps);
-nn_tensor *nn_layernorm(nn *c, nn_tensor *x, const nn_weight *w, const nn_weight *b, float eps);
+nn_tensor *nn_layernorm(nn *c, nn_tensor *x, const nn_weight *w, const nn_weight *b,
+                        float eps);
 nn_tensor *nn_add(nn *c, nn_tensor *a, nn_tensor *b);
 nn_tensor *nn_scale(nn *c, nn_tensor *x, float s);
 nn_tensor *nn_silu_mul(nn *c, nn_tensor *gate, nn_tensor *up);
@@ -146,14 +150,15 @@ nn_tensor *nn_tanh(nn *c, nn_tensor *x);
 nn_tensor *nn_rows(nn *c, nn_tensor *x, const uint32_t *row, uint32_t n);
 
 typedef struct {
-    uint32_t head_dim, n_rot;  /* n_rot <= head_dim, even */
-    bool neox;                 /* halves (GPT-NeoX, Qwen, HF) or adjacent pairs (GGUF llama) */
-    float base;                /* theta, 10000 */
-    float scale;               /* position multiplier, 1; linear scaling 1/factor */
-    const float *factors;      /* (n_rot/2) frequency divisors (llama3, longrope) or NULL */
+    uint32_t head_dim, n_rot; /* n_rot <= head_dim, even */
+    bool neox;            /* halves (GPT-NeoX, Qwen, HF) or adjacent pairs (GGUF llama) */
+    float base;           /* theta, 10000 */
+    float scale;          /* position multiplier, 1; linear scaling 1/factor */
+    const float *factors; /* (n_rot/2) frequency divisors (llama3, longrope) or NULL */
     /* YaRN (Peng et al. 2023): frequencies slower than beta_slow turns in ctx_orig are
      * divided by the factor, those faster than beta_fast kept, a ramp between; cos and
-     * sin are multiplied by mscale, 0: 1 + 0.1 ln(factor).  factor 0: none; betas 0: 32, 1. */
+     * sin are multiplied by mscale, 0: 1 + 0.1 ln(factor).  factor 0: none; betas 0: 32, 1.
+     */
     float yarn_factor, yarn_beta_fast, yarn_beta_slow, yarn_mscale;
     uint32_t yarn_ctx_orig;
 } nn_rope_args;
@@ -176,8 +181,8 @@ typedef struct {
 
 typedef struct {
     uint32_t n_head, n_kv_head, head_dim;
-    float scale;       /* 0: 1/sqrt(head_dim) */
-    uint32_t window;   /* 0: none; else attend to the last `window` tokens only */
+    float scale;     /* 0: 1/sqrt(head_dim) */
+    uint32_t window; /* 0: none; else attend to the last `window` tokens only */
 } nn_attn_args;
 /* q (rows, n_head*d), k and v (rows, n_kv_head*d).  Never writes the score matrix. */
 nn_tensor *nn_attention(nn *c, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_seq *seq,
@@ -191,13 +196,14 @@ nn_tensor *nn_conv2d(nn *c, nn_tensor *x, const nn_weight *w, const nn_weight *b
                      const nn_conv_args *a);
 nn_tensor *nn_maxpool2d(nn *c, nn_tensor *x, const nn_conv_args *a);
 
-/* ---- losses (loss/<name>.c): mean over rows with target >= 0, in double ----------------- */
+/* ---- losses (loss/<name>.c): mean over rows with target >= 0, in double -----------------
+ */
 
 typedef struct {
-    double sum;      /* of -log p(target), over counted rows */
-    uint64_t rows;   /* counted */
-    uint64_t correct;/* argmax == target */
-    float *row_nll;  /* if not NULL: (rows), NaN where not counted */
+    double sum;       /* of -log p(target), over counted rows */
+    uint64_t rows;    /* counted */
+    uint64_t correct; /* argmax == target */
+    float *row_nll;   /* if not NULL: (rows), NaN where not counted */
 } nn_loss;
 
 /* Seeds the backward with grad_scale / counted rows. target -1 = ignore. */
@@ -209,12 +215,13 @@ void nn_linear_cross_entropy(nn *c, nn_tensor *x, const nn_weight *w, const int3
                              float grad_scale, nn_loss *out);
 void nn_mse(nn *c, nn_tensor *y, const float *target, float grad_scale, nn_loss *out);
 
-/* ---- optimizers (optim/<name>.c): on flat vectors --------------------------------------- */
+/* ---- optimizers (optim/<name>.c): on flat vectors ---------------------------------------
+ */
 
 typedef struct {
     const char *name, *summary, *source;
-    const param *params;                               /* lr is passed per step */
-    size_t (*state_bytes)(const double *p, size_t n);  /* flat state, zero = start */
+    const param *params;                              /* lr is passed per step */
+    size_t (*state_bytes)(const double *p, size_t n); /* flat state, zero = start */
     /* t counts from 1.  x -= lr * direction. */
     void (*step)(const kern *k, pool *pool, const double *p, void *state, float *x,
                  const float *g, size_t n, double lr, uint64_t t);
@@ -224,7 +231,11 @@ const nn_optim *nn_optim_find(str name);
 
 /* Learning-rate schedules, steps counted from 0: warm-up lr (step+1)/(warmup+1), then
  * constant, linear or cosine down to min_ratio * lr at `total`. */
-typedef enum { NN_SCHEDULE_CONSTANT, NN_SCHEDULE_LINEAR, NN_SCHEDULE_COSINE } nn_schedule_kind;
+typedef enum {
+    NN_SCHEDULE_CONSTANT,
+    NN_SCHEDULE_LINEAR,
+    NN_SCHEDULE_COSINE
+} nn_schedule_kind;
 double nn_schedule(nn_schedule_kind kind, double lr, uint64_t step, uint64_t warmup,
                    uint64_t total, double min_ratio);
 /* Scale g so that its norm is at most max_norm; returns the norm before. */

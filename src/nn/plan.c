@@ -81,7 +81,8 @@ static uint32_t record(nn *c, size_t bytes)
     nn_plan *p = c->plan;
     if (p->n_buf == p->cap_buf) {
         uint32_t cap = p->cap_buf ? p->cap_buf * 2 : 256;
-        plan_buf *grown = mem_grow(p->buf, p->n_buf * sizeof(*p->buf), cap * sizeof(*p->buf));
+        plan_buf *grown =
+            mem_grow(p->buf, p->n_buf * sizeof(*p->buf), cap * sizeof(*p->buf));
         if (!grown) {
             nn_fail(c, OM_ENOMEM, "nn: no memory to plan %u buffers", cap);
             return 0;
@@ -97,8 +98,10 @@ static uint32_t replay(nn *c, size_t bytes, void **data)
 {
     nn_plan *p = c->plan;
     if (p->next >= p->now->n || p->now->slot[p->next].bytes != bytes) {
-        nn_fail(c, OM_EARG, "nn: allocation %u of this run (%zu bytes) is not the planned "
-                "one; the shape key must change whenever shapes do", p->next + 1, bytes);
+        nn_fail(c, OM_EARG,
+                "nn: allocation %u of this run (%zu bytes) is not the planned "
+                "one; the shape key must change whenever shapes do",
+                p->next + 1, bytes);
         return 0;
     }
     *data = p->block + p->now->slot[p->next].offset;
@@ -121,7 +124,8 @@ void plan_touch(nn *c, uint32_t id)
         p->buf[id - 1].last = p->tick;
 }
 
-/* ---- packing -------------------------------------------------------------------------- */
+/* ---- packing --------------------------------------------------------------------------
+ */
 
 static bool meet(const plan_buf *a, const plan_buf *b)
 {
@@ -209,7 +213,8 @@ size_t plan_pack(plan_buf *all, uint32_t n, bool no_reuse, uint32_t *scratch)
     return total;
 }
 
-/* ---- plans ------------------------------------------------------------------------------ */
+/* ---- plans ------------------------------------------------------------------------------
+ */
 
 plan_entry *plan_find(nn_plan *p, uint64_t key, bool train)
 {
@@ -238,8 +243,10 @@ static om_status grow_block(nn_plan *p, size_t bytes, om_err *err)
     p->block_bytes = 0;
     p->block = mem_alloc(bytes);
     if (!p->block)
-        return fail(err, OM_ENOMEM, "nn: no memory for a block of %zu bytes; take a smaller "
-                    "batch or length, or recompute activations", bytes);
+        return fail(err, OM_ENOMEM,
+                    "nn: no memory for a block of %zu bytes; take a smaller "
+                    "batch or length, or recompute activations",
+                    bytes);
     p->block_bytes = bytes;
     return OM_OK;
 }
@@ -260,17 +267,23 @@ om_status plan_keep(nn_plan *p, uint64_t key, bool train, plan_entry **out, om_e
     mem_free(scratch);
     for (uint32_t i = 0; i < p->n_buf; i++)
         slot[i] = (plan_slot){p->buf[i].bytes, p->buf[i].offset};
-    om_status s = p->max_bytes && total > p->max_bytes
-        ? fail(err, OM_ELIMIT, "nn: this pass needs %zu bytes of working memory, %zu are "
-               "allowed; take a smaller batch or length, or recompute activations",
-               total, p->max_bytes)
-        : grow_block(p, size_max(total, ALIGN), err);
+    om_status s =
+        p->max_bytes && total > p->max_bytes
+            ? fail(err, OM_ELIMIT,
+                   "nn: this pass needs %zu bytes of working memory, %zu are "
+                   "allowed; take a smaller batch or length, or recompute activations",
+                   total, p->max_bytes)
+            : grow_block(p, size_max(total, ALIGN), err);
     if (s != OM_OK) {
         mem_free(slot);
         return s;
     }
-    *e = (plan_entry){.key = key, .train = train, .used = ++p->stamp, .n = p->n_buf,
-                      .slot = slot, .total = total};
+    *e = (plan_entry){.key = key,
+                      .train = train,
+                      .used = ++p->stamp,
+                      .n = p->n_buf,
+                      .slot = slot,
+                      .total = total};
     *out = e;
     return OM_OK;
 }

@@ -21,7 +21,7 @@ typedef struct {
 typedef struct {
     uint64_t key;
     bool train;
-    uint64_t used;     /* stamp of the last run, 0: empty */
+    uint64_t used; /* stamp of the last run, 0: empty */
     uint32_t n;
     plan_slot *slot;
     size_t total;

@@ -14,7 +14,8 @@ double nn_schedule(nn_schedule_kind kind, double lr, uint64_t step, uint64_t war
     if (kind == NN_SCHEDULE_CONSTANT || total <= warmup)
         return lr;
     double done = fmin((double)(step - warmup) / (double)(total - warmup), 1.0);
-    double left = kind == NN_SCHEDULE_LINEAR ? 1.0 - done
-                                             : 0.5 * (1.0 + cos(3.14159265358979323846 * done));
+    double left = kind == NN_SCHEDULE_LINEAR
+                      ? 1.0 - done
+                      : 0.5 * (1.0 + cos(3.14159265358979323846 * done));
     return lr * (min_ratio + (1.0 - min_ratio) * left);
 }

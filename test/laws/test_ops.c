@@ -26,12 +26,13 @@ struct example {
     const void *arg;
 };
 
-/* ---- the harness ---------------------------------------------------------------------- */
+/* ---- the harness ----------------------------------------------------------------------
+ */
 
 typedef struct {
     const example *e;
     bool twice;
-    double *v[IN + WEIGHTS];          /* leaves, exactly f32 values */
+    double *v[IN + WEIGHTS]; /* leaves, exactly f32 values */
     float *f[IN + WEIGHTS], *grad[IN + WEIGHTS];
     nn_weight w[WEIGHTS];
     nn_lowrank lora;
@@ -42,7 +43,10 @@ typedef struct {
 
 static size_t count(shape s) { return (size_t)s.rows * s.cols; }
 
-static shape leaf_shape(const example *e, int i) { return i < IN ? e->in[i] : e->w[i - IN]; }
+static shape leaf_shape(const example *e, int i)
+{
+    return i < IN ? e->in[i] : e->w[i - IN];
+}
 
 static om_status forward_backward(nn *c, void *ctx)
 {
@@ -97,8 +101,9 @@ static void open_bed(bed *b, const example *e, bool twice)
             b->grad[i][k] = i < IN ? 0.0f : 1.0f;
         }
         if (i >= IN && n)
-            b->w[i - IN] = (nn_weight){"w", DTYPE_F32, b->f[i], e->w[i - IN].rows,
-                                       e->w[i - IN].cols, b->grad[i], NULL};
+            b->w[i - IN] = (nn_weight){
+                "w",        DTYPE_F32, b->f[i], e->w[i - IN].rows, e->w[i - IN].cols,
+                b->grad[i], NULL};
     }
     b->out = mem_array(count(e->out), sizeof(float));
     b->target = mem_array(count(e->out), sizeof(float));
@@ -129,8 +134,8 @@ static void check_forward(test *t, bed *b)
     }
     t->checks++;
     if (!(worst <= TOL * largest))
-        test_fail(t, __FILE__, __LINE__, "%s: forward off by %.3g of %.3g", b->e->name, worst,
-                  largest);
+        test_fail(t, __FILE__, __LINE__, "%s: forward off by %.3g of %.3g", b->e->name,
+                  worst, largest);
 }
 
 /* All coordinates when there are few; else random directions, whose derivative is the
@@ -217,7 +222,8 @@ static void run_all(test *t, const example *all)
     pool_close(p);
 }
 
-/* ---- linear ------------------------------------------------------------------------------ */
+/* ---- linear
+ * ------------------------------------------------------------------------------ */
 
 static nn_tensor *linear(nn *c, const example *e, nn_tensor **in, nn_weight *w)
 {
@@ -267,20 +273,36 @@ static void lora_ref(const example *e, double *const *in, double *const *w, doub
 
 static void linear_layers(test *t)
 {
-    static const example all[] = {
-        {.name = "linear", .in = {{5, 12}}, .w = {{7, 12}}, .out = {5, 7}, .build = linear,
-         .ref = linear_ref},
-        {.name = "linear, bias", .in = {{1, 9}}, .w = {{17, 9}, {1, 17}}, .out = {1, 17},
-         .build = linear, .ref = linear_ref},
-        {.name = "linear, larger", .in = {{40, 70}}, .w = {{65, 70}, {1, 65}}, .out = {40, 65},
-         .build = linear, .ref = linear_ref},
-        {.name = "lora", .in = {{6, 10}}, .w = {{8, 10}, {1, 8}, {3, 10}, {8, 3}},
-         .out = {6, 8}, .build = lora, .ref = lora_ref},
-        {0}};
+    static const example all[] = {{.name = "linear",
+                                   .in = {{5, 12}},
+                                   .w = {{7, 12}},
+                                   .out = {5, 7},
+                                   .build = linear,
+                                   .ref = linear_ref},
+                                  {.name = "linear, bias",
+                                   .in = {{1, 9}},
+                                   .w = {{17, 9}, {1, 17}},
+                                   .out = {1, 17},
+                                   .build = linear,
+                                   .ref = linear_ref},
+                                  {.name = "linear, larger",
+                                   .in = {{40, 70}},
+                                   .w = {{65, 70}, {1, 65}},
+                                   .out = {40, 65},
+                                   .build = linear,
+                                   .ref = linear_ref},
+                                  {.name = "lora",
+                                   .in = {{6, 10}},
+                                   .w = {{8, 10}, {1, 8}, {3, 10}, {8, 3}},
+                                   .out = {6, 8},
+                                   .build = lora,
+                                   .ref = lora_ref},
+                                  {0}};
     run_all(t, all);
 }
 
-/* ---- norms --------------------------------------------------------------------------------- */
+/* ---- norms
+ * --------------------------------------------------------------------------------- */
 
 static const double eps = 1e-2; /* large, so that it matters */
 
@@ -304,8 +326,8 @@ static void rmsnorm_ref(const example *e, double *const *in, double *const *w, d
         for (size_t k = 0; k < d; k++)
             sq += in[0][i * d + k] * in[0][i * d + k];
         for (size_t k = 0; k < d; k++)
-            y[i * d + k] = in[0][i * d + k] * w[0][k] /
-                           sqrt(sq / (double)d + (double)(float)eps);
+            y[i * d + k] =
+                in[0][i * d + k] * w[0][k] / sqrt(sq / (double)d + (double)(float)eps);
     }
 }
 
@@ -326,35 +348,54 @@ static void layernorm_ref(const example *e, double *const *in, double *const *w,
         for (size_t k = 0; k < d; k++)
             var += (x[k] - mean) * (x[k] - mean) / (double)d;
         for (size_t k = 0; k < d; k++)
-            y[i * d + k] = w[0][k] * (x[k] - mean) / sqrt(var + (double)(float)eps) + w[1][k];
+            y[i * d + k] =
+                w[0][k] * (x[k] - mean) / sqrt(var + (double)(float)eps) + w[1][k];
     }
 }
 
 static void norms(test *t)
 {
-    static const example all[] = {
-        {.name = "rmsnorm", .in = {{4, 19}}, .w = {{1, 19}}, .out = {4, 19}, .build = rmsnorm,
-         .ref = rmsnorm_ref},
-        {.name = "rmsnorm_heads", .in = {{3, 24}}, .w = {{1, 8}}, .out = {3, 24},
-         .build = rmsnorm_heads, .ref = rmsnorm_ref},
-        {.name = "layernorm", .in = {{4, 21}}, .w = {{1, 21}, {1, 21}}, .out = {4, 21},
-         .build = layernorm, .ref = layernorm_ref},
-        {0}};
+    static const example all[] = {{.name = "rmsnorm",
+                                   .in = {{4, 19}},
+                                   .w = {{1, 19}},
+                                   .out = {4, 19},
+                                   .build = rmsnorm,
+                                   .ref = rmsnorm_ref},
+                                  {.name = "rmsnorm_heads",
+                                   .in = {{3, 24}},
+                                   .w = {{1, 8}},
+                                   .out = {3, 24},
+                                   .build = rmsnorm_heads,
+                                   .ref = rmsnorm_ref},
+                                  {.name = "layernorm",
+                                   .in = {{4, 21}},
+                                   .w = {{1, 21}, {1, 21}},
+                                   .out = {4, 21},
+                                   .build = layernorm,
+                                   .ref = layernorm_ref},
+                                  {0}};
     run_all(t, all);
 }
 
-/* ---- elementwise ----------------------------------------------------------------------------- */
+/* ---- elementwise
+ * ----------------------------------------------------------------------------- */
 
 static nn_tensor *element(nn *c, const example *e, nn_tensor **in, nn_weight *w)
 {
     (void)w;
     switch (*(const char *)e->arg) {
-    case '+': return nn_add(c, in[0], in[1]);
-    case '*': return nn_scale(c, in[0], -1.5f);
-    case 's': return nn_silu_mul(c, in[0], in[1]);
-    case 'g': return nn_gelu(c, in[0]);
-    case 'r': return nn_relu(c, in[0]);
-    default: return nn_tanh(c, in[0]);
+    case '+':
+        return nn_add(c, in[0], in[1]);
+    case '*':
+        return nn_scale(c, in[0], -1.5f);
+    case 's':
+        return nn_silu_mul(c, in[0], in[1]);
+    case 'g':
+        return nn_gelu(c, in[0]);
+    case 'r':
+        return nn_relu(c, in[0]);
+    default:
+        return nn_tanh(c, in[0]);
     }
 }
 
@@ -364,30 +405,48 @@ static void element_ref(const example *e, double *const *in, double *const *w, d
     for (size_t i = 0; i < count(e->out); i++) {
         double a = in[0][i], b = in[1][i];
         switch (*(const char *)e->arg) {
-        case '+': y[i] = a + b; break;
-        case '*': y[i] = -1.5 * a; break;
-        case 's': y[i] = a / (1 + exp(-a)) * b; break;
-        case 'g': y[i] = 0.5 * a * (1 + tanh(0.79788456080286535588 * (a + 0.044715 * a * a * a)));
+        case '+':
+            y[i] = a + b;
             break;
-        case 'r': y[i] = a > 0 ? a : 0; break;
-        default: y[i] = tanh(a);
+        case '*':
+            y[i] = -1.5 * a;
+            break;
+        case 's':
+            y[i] = a / (1 + exp(-a)) * b;
+            break;
+        case 'g':
+            y[i] =
+                0.5 * a * (1 + tanh(0.79788456080286535588 * (a + 0.044715 * a * a * a)));
+            break;
+        case 'r':
+            y[i] = a > 0 ? a : 0;
+            break;
+        default:
+            y[i] = tanh(a);
         }
     }
 }
 
 static void elementwise(test *t)
 {
-#define ELEMENT(label, two) \
-    {.name = label, .in = {{5, 13}, {two * 5, two * 13}}, .out = {5, 13}, .build = element, \
-     .ref = element_ref, .arg = label}
-    static const example all[] = {ELEMENT("+", 1), ELEMENT("*", 0), ELEMENT("silu", 1),
-                                  ELEMENT("gelu", 0), ELEMENT("relu", 0), ELEMENT("tanh", 0),
+#define ELEMENT(label, two)                                                                \
+    {                                                                                      \
+        .name = label, .in = {{5, 13}, {two * 5, two * 13}}, .out = {5, 13},               \
+        .build = element, .ref = element_ref, .arg = label                                 \
+    }
+    static const example all[] = {ELEMENT("+", 1),
+                                  ELEMENT("*", 0),
+                                  ELEMENT("silu", 1),
+                                  ELEMENT("gelu", 0),
+                                  ELEMENT("relu", 0),
+                                  ELEMENT("tanh", 0),
                                   {0}};
 #undef ELEMENT
     run_all(t, all);
 }
 
-/* ---- rows, embedding --------------------------------------------------------------------------- */
+/* ---- rows, embedding
+ * --------------------------------------------------------------------------- */
 
 static const uint32_t picks[] = {3, 0, 3, 1};
 static const int32_t ids[] = {4, 0, 4, 2, 1};
@@ -429,7 +488,9 @@ static void lookups(test *t)
     run_all(t, all);
 }
 
-/* ---- rope ------------------------------------------------------------------------------------------ */
+/* ---- rope
+ * ------------------------------------------------------------------------------------------
+ */
 
 static const int32_t positions[] = {0, 1, 2, 300, 5};
 static const float factors[] = {1, 2, 4, 8};
@@ -483,23 +544,28 @@ static void rope_ref(const example *e, double *const *in, double *const *w, doub
 static void ropes(test *t)
 {
     static const nn_rope_args near = {.head_dim = 8, .n_rot = 8, .base = 10000, .scale = 1};
-    static const nn_rope_args neox = {.head_dim = 8, .n_rot = 8, .neox = true, .base = 10000};
-    static const nn_rope_args part = {.head_dim = 8, .n_rot = 4, .neox = true, .base = 500,
-                                      .scale = 0.25f};
-    static const nn_rope_args divided = {.head_dim = 8, .n_rot = 8, .base = 10000,
-                                         .factors = factors};
-    static const nn_rope_args yarn = {.head_dim = 8, .n_rot = 8, .base = 10000,
-                                      .yarn_factor = 4, .yarn_ctx_orig = 2048};
-#define ROPE(which) \
-    {.name = "rope " #which, .in = {{5, 16}}, .out = {5, 16}, .build = rope, .ref = rope_ref, \
-     .arg = &which}
-    static const example all[] = {ROPE(near), ROPE(neox), ROPE(part), ROPE(divided), ROPE(yarn),
-                                  {0}};
+    static const nn_rope_args neox = {
+        .head_dim = 8, .n_rot = 8, .neox = true, .base = 10000};
+    static const nn_rope_args part = {
+        .head_dim = 8, .n_rot = 4, .neox = true, .base = 500, .scale = 0.25f};
+    static const nn_rope_args divided = {
+        .head_dim = 8, .n_rot = 8, .base = 10000, .factors = factors};
+    static const nn_rope_args yarn = {
+        .head_dim = 8, .n_rot = 8, .base = 10000, .yarn_factor = 4, .yarn_ctx_orig = 2048};
+#define ROPE(which)                                                                        \
+    {                                                                                      \
+        .name = "rope " #which, .in = {{5, 16}}, .out = {5, 16}, .build = rope,            \
+        .ref = rope_ref, .arg = &which                                                     \
+    }
+    static const example all[] = {ROPE(near),    ROPE(neox), ROPE(part),
+                                  ROPE(divided), ROPE(yarn), {0}};
 #undef ROPE
     run_all(t, all);
 }
 
-/* ---- attention ---------------------------------------------------------------------------------------- */
+/* ---- attention
+ * ----------------------------------------------------------------------------------------
+ */
 
 typedef struct {
     nn_attn_args a;
@@ -549,21 +615,29 @@ static void attention_ref(const example *e, double *const *in, double *const *w,
 
 static void attentions(test *t)
 {
-    static const attn_arg plain = {{.n_head = 2, .n_kv_head = 2, .head_dim = 4}, 1, {{0, 6, 0, 0}}};
-    static const attn_arg grouped = {{.n_head = 4, .n_kv_head = 2, .head_dim = 6, .scale = 0.3f},
-                                     3, {{0, 3, 0, 0}, {3, 1, 0, 0}, {4, 4, 0, 0}}};
-    static const attn_arg window = {{.n_head = 2, .n_kv_head = 1, .head_dim = 4, .window = 3},
-                                    1, {{0, 8, 0, 0}}};
-    static const attn_arg long_ = {{.n_head = 2, .n_kv_head = 1, .head_dim = 20}, 2,
+    static const attn_arg plain = {
+        {.n_head = 2, .n_kv_head = 2, .head_dim = 4}, 1, {{0, 6, 0, 0}}};
+    static const attn_arg grouped = {
+        {.n_head = 4, .n_kv_head = 2, .head_dim = 6, .scale = 0.3f},
+        3,
+        {{0, 3, 0, 0}, {3, 1, 0, 0}, {4, 4, 0, 0}}};
+    static const attn_arg window = {
+        {.n_head = 2, .n_kv_head = 1, .head_dim = 4, .window = 3}, 1, {{0, 8, 0, 0}}};
+    static const attn_arg long_ = {{.n_head = 2, .n_kv_head = 1, .head_dim = 20},
+                                   2,
                                    {{0, 200, 0, 0}, {200, 70, 0, 0}}};
-    static const attn_arg long_window = {{.n_head = 2, .n_kv_head = 2, .head_dim = 8,
-                                          .window = 90}, 1, {{0, 300, 0, 0}}};
-#define ATTENTION(which, rows, heads, kv, d) \
-    {.name = "attention " #which, .in = {{rows, heads * d}, {rows, kv * d}, {rows, kv * d}}, \
-     .out = {rows, heads * d}, .build = attention, .ref = attention_ref, .arg = &which}
-    static const example all[] = {ATTENTION(plain, 6, 2, 2, 4), ATTENTION(grouped, 8, 4, 2, 6),
-                                  ATTENTION(window, 8, 2, 1, 4), ATTENTION(long_, 270, 2, 1, 20),
-                                  ATTENTION(long_window, 300, 2, 2, 8), {0}};
+    static const attn_arg long_window = {
+        {.n_head = 2, .n_kv_head = 2, .head_dim = 8, .window = 90}, 1, {{0, 300, 0, 0}}};
+#define ATTENTION(which, rows, heads, kv, d)                                               \
+    {                                                                                      \
+        .name = "attention " #which,                                                       \
+        .in = {{rows, heads * d}, {rows, kv * d}, {rows, kv * d}},                         \
+        .out = {rows, heads * d}, .build = attention, .ref = attention_ref, .arg = &which  \
+    }
+    static const example all[] = {
+        ATTENTION(plain, 6, 2, 2, 4),         ATTENTION(grouped, 8, 4, 2, 6),
+        ATTENTION(window, 8, 2, 1, 4),        ATTENTION(long_, 270, 2, 1, 20),
+        ATTENTION(long_window, 300, 2, 2, 8), {0}};
 #undef ATTENTION
     run_all(t, all);
 }

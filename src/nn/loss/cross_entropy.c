@@ -7,7 +7,8 @@
 
 #include <math.h>
 
-/* ---- rows, shared with the fused head ---------------------------------------------------- */
+/* ---- rows, shared with the fused head
+ * ---------------------------------------------------- */
 
 static bool first_largest(const float *x, size_t at, float max)
 {
@@ -60,8 +61,8 @@ uint64_t loss_count(nn *c, const int32_t *target, size_t rows, size_t n)
     uint64_t counted = 0;
     for (size_t i = 0; i < rows; i++) {
         if (target[i] >= 0 && (size_t)target[i] >= n)
-            nn_fail(c, OM_EARG, "nn: target %d at row %zu; there are %zu classes", target[i], i,
-                    n);
+            nn_fail(c, OM_EARG, "nn: target %d at row %zu; there are %zu classes",
+                    target[i], i, n);
         counted += target[i] >= 0;
     }
     return counted;
@@ -83,7 +84,8 @@ void loss_sum(nn_loss *out, const int32_t *target, const float *nll, const uint8
     }
 }
 
-/* ---- the op -------------------------------------------------------------------------------- */
+/* ---- the op
+ * -------------------------------------------------------------------------------- */
 
 typedef struct {
     nn_tensor *x;
@@ -102,7 +104,10 @@ static void back(nn *c, void *saved)
     if (!dx || !nn_live(c))
         return;
     uint64_t counted = loss_count(c, s->target, rows, n);
-    softmax_rows r = {.k = c->k, .x = s->x->data, .target = s->target, .n = n,
+    softmax_rows r = {.k = c->k,
+                      .x = s->x->data,
+                      .target = s->target,
+                      .n = n,
                       .grad = fresh ? dx : grad,
                       .factor = counted ? s->grad_scale / (float)counted : 0.0f};
     softmax_rows_run(c->pool, &r, rows);
@@ -124,8 +129,13 @@ void nn_cross_entropy(nn *c, nn_tensor *logits, const int32_t *target, float gra
         loss_count(c, target, rows, n);
     if (!nn_live(c))
         return;
-    softmax_rows r = {.k = c->k, .x = logits->data, .target = target, .n = n, .nll = nll,
-                      .correct = correct, .exps = exps};
+    softmax_rows r = {.k = c->k,
+                      .x = logits->data,
+                      .target = target,
+                      .n = n,
+                      .nll = nll,
+                      .correct = correct,
+                      .exps = exps};
     softmax_rows_run(c->pool, &r, rows);
     loss_sum(out, target, nll, correct, rows);
 }

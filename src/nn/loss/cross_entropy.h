@@ -7,13 +7,13 @@
 /* Rows of logits with their targets; what is NULL is not written. */
 typedef struct {
     const kern *k;
-    const float *x;         /* (rows, n) logits; may be grad */
-    const int32_t *target;  /* (rows) */
+    const float *x;        /* (rows, n) logits; may be grad */
+    const int32_t *target; /* (rows) */
     size_t n;
-    float *nll;             /* (rows) NaN where not counted */
-    float *grad;            /* (rows, n) factor * (softmax - onehot); 0 where not counted */
-    uint8_t *correct;       /* (rows) */
-    float *exps;            /* per worker (n), when grad is NULL */
+    float *nll;       /* (rows) NaN where not counted */
+    float *grad;      /* (rows, n) factor * (softmax - onehot); 0 where not counted */
+    uint8_t *correct; /* (rows) */
+    float *exps;      /* per worker (n), when grad is NULL */
     float factor;
 } softmax_rows;
 

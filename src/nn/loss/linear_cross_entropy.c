@@ -38,16 +38,33 @@ static void fold_gradient(nn *c, const head *h, size_t beg, size_t m)
     size_t dim = h->w->cols, vocab = h->w->rows;
     arena scratch = arena_of(h->scratch, h->bytes);
     if (h->want_dx) {
-        gemm_args g = {.m = m, .n = dim, .k = vocab, .a = h->logits, .lda = vocab,
-                       .b = h->w->data, .ldb = dim, .b_type = h->w->type,
-                       .c = h->dx + beg * dim, .ldc = dim, .alpha = 1.0f,
+        gemm_args g = {.m = m,
+                       .n = dim,
+                       .k = vocab,
+                       .a = h->logits,
+                       .lda = vocab,
+                       .b = h->w->data,
+                       .ldb = dim,
+                       .b_type = h->w->type,
+                       .c = h->dx + beg * dim,
+                       .ldc = dim,
+                       .alpha = 1.0f,
                        .beta = h->fresh ? 0.0f : 1.0f};
         gemm(c->k, c->pool, &g, scratch);
     }
     if (h->want_dw) {
-        gemm_args g = {.m = vocab, .n = dim, .k = m, .a = h->logits, .lda = vocab, .a_t = true,
-                       .b = op_row(h->x, beg), .ldb = dim, .c = h->w->grad, .ldc = dim,
-                       .alpha = 1.0f, .beta = 1.0f};
+        gemm_args g = {.m = vocab,
+                       .n = dim,
+                       .k = m,
+                       .a = h->logits,
+                       .lda = vocab,
+                       .a_t = true,
+                       .b = op_row(h->x, beg),
+                       .ldb = dim,
+                       .c = h->w->grad,
+                       .ldc = dim,
+                       .alpha = 1.0f,
+                       .beta = 1.0f};
         gemm(c->k, c->pool, &g, scratch);
     }
 }
@@ -59,9 +76,15 @@ static void one_chunk(nn *c, const head *h, size_t beg)
         c->on_linear(c->on_linear_ctx, h->w, op_row(h->x, beg), (uint32_t)m);
     op_matmul(c, h->w, op_row(h->x, beg), h->logits, m, h->scratch, h->bytes);
     bool grad = h->want_dx || h->want_dw;
-    softmax_rows r = {.k = c->k, .x = h->logits, .target = h->target + beg, .n = h->w->rows,
-                      .nll = h->nll + beg, .correct = h->correct + beg,
-                      .grad = grad ? h->logits : NULL, .exps = h->exps, .factor = h->factor};
+    softmax_rows r = {.k = c->k,
+                      .x = h->logits,
+                      .target = h->target + beg,
+                      .n = h->w->rows,
+                      .nll = h->nll + beg,
+                      .correct = h->correct + beg,
+                      .grad = grad ? h->logits : NULL,
+                      .exps = h->exps,
+                      .factor = h->factor};
     softmax_rows_run(c->pool, &r, m);
     if (grad)
         fold_gradient(c, h, beg, m);

@@ -48,7 +48,8 @@ static float *worker_scratch(const job *j, int worker)
     return j->scratch + (size_t)worker * j->worker_floats;
 }
 
-/* ---- tiles: several queries of one head ------------------------------------------------- */
+/* ---- tiles: several queries of one head -------------------------------------------------
+ */
 
 typedef struct {
     const job *j;
@@ -56,7 +57,7 @@ typedef struct {
     const float *q; /* (m, d) of one head, ld */
     float *o;
     size_t m, d, ld;
-    uint64_t pos;   /* of the first query */
+    uint64_t pos; /* of the first query */
     float *score, *max, *sum;
     arena scratch;
 } tile;
@@ -87,15 +88,33 @@ static void key_tile(const tile *t, uint64_t j0, size_t n)
 {
     const attn *s = t->j->s;
     size_t at = j0 * t->f.ld * t->f.size;
-    gemm_args qk = {.m = t->m, .n = n, .k = t->d, .a = t->q, .lda = t->ld, .b = t->f.k + at,
-                    .ldb = t->f.ld, .b_type = t->f.type, .b_t = true, .c = t->score,
-                    .ldc = ATTN_K, .alpha = s->a.scale};
+    gemm_args qk = {.m = t->m,
+                    .n = n,
+                    .k = t->d,
+                    .a = t->q,
+                    .lda = t->ld,
+                    .b = t->f.k + at,
+                    .ldb = t->f.ld,
+                    .b_type = t->f.type,
+                    .b_t = true,
+                    .c = t->score,
+                    .ldc = ATTN_K,
+                    .alpha = s->a.scale};
     gemm(t->j->k, NULL, &qk, t->scratch);
     for (size_t i = 0; i < t->m; i++)
         fold_row(t, i, j0, n);
-    gemm_args pv = {.m = t->m, .n = t->d, .k = n, .a = t->score, .lda = ATTN_K,
-                    .b = t->f.v + at, .ldb = t->f.ld, .b_type = t->f.type, .c = t->o,
-                    .ldc = t->ld, .alpha = 1.0f, .beta = 1.0f};
+    gemm_args pv = {.m = t->m,
+                    .n = t->d,
+                    .k = n,
+                    .a = t->score,
+                    .lda = ATTN_K,
+                    .b = t->f.v + at,
+                    .ldb = t->f.ld,
+                    .b_type = t->f.type,
+                    .c = t->o,
+                    .ldc = t->ld,
+                    .alpha = 1.0f,
+                    .beta = 1.0f};
     gemm(t->j->k, NULL, &pv, t->scratch);
 }
 
@@ -115,10 +134,17 @@ static void query_tile(const job *j, const nn_seq *q, uint32_t h, uint32_t i0, u
     const attn *s = j->s;
     size_t d = s->a.head_dim, ld = (size_t)s->a.n_head * d;
     size_t at = ((size_t)q->row + i0) * ld + h * d;
-    tile t = {.j = j, .f = head_source(s, q, h / (s->a.n_head / s->a.n_kv_head)),
-              .q = s->q->data + at, .o = s->y->data + at, .m = m, .d = d, .ld = ld,
-              .pos = (uint64_t)q->past + i0, .score = scratch,
-              .max = scratch + ATTN_Q * ATTN_K, .sum = scratch + ATTN_Q * (ATTN_K + 1),
+    tile t = {.j = j,
+              .f = head_source(s, q, h / (s->a.n_head / s->a.n_kv_head)),
+              .q = s->q->data + at,
+              .o = s->y->data + at,
+              .m = m,
+              .d = d,
+              .ld = ld,
+              .pos = (uint64_t)q->past + i0,
+              .score = scratch,
+              .max = scratch + ATTN_Q * ATTN_K,
+              .sum = scratch + ATTN_Q * (ATTN_K + 1),
               .scratch = arena_of(scratch + ATTN_Q * (ATTN_K + 2), j->gemm_bytes)};
     for (size_t i = 0; i < m; i++) {
         t.max[i] = -INFINITY;
@@ -145,7 +171,8 @@ static void tiles(void *ctx, size_t beg, size_t end, int worker)
     }
 }
 
-/* ---- one query per sequence: all heads of a group over each cache row --------------------- */
+/* ---- one query per sequence: all heads of a group over each cache row
+ * --------------------- */
 
 typedef struct {
     const job *j;
@@ -170,7 +197,8 @@ static void step_keys(const step *t, uint64_t j0, size_t n)
     for (size_t i = 0; i < n; i++) {
         const float *key = as_f32(t, t->f.k + (j0 + i) * t->f.ld * t->f.size);
         for (size_t g = 0; g < t->group; g++)
-            t->score[g * ATTN_K + i] = t->j->s->a.scale * k->dot(t->q + g * t->d, key, t->d);
+            t->score[g * ATTN_K + i] =
+                t->j->s->a.scale * k->dot(t->q + g * t->d, key, t->d);
     }
     for (size_t g = 0; g < t->group; g++) {
         float *p = t->score + g * ATTN_K;
@@ -191,9 +219,15 @@ static void decode(const job *j, const nn_seq *q, uint32_t kv_head, float *scrat
     const attn *s = j->s;
     size_t d = s->a.head_dim, group = s->a.n_head / s->a.n_kv_head;
     size_t at = ((size_t)q->row * s->a.n_head + kv_head * group) * d;
-    step t = {.j = j, .f = head_source(s, q, kv_head), .q = s->q->data + at,
-              .o = s->y->data + at, .group = group, .d = d, .row = scratch,
-              .max = scratch + d, .sum = scratch + d + group,
+    step t = {.j = j,
+              .f = head_source(s, q, kv_head),
+              .q = s->q->data + at,
+              .o = s->y->data + at,
+              .group = group,
+              .d = d,
+              .row = scratch,
+              .max = scratch + d,
+              .sum = scratch + d + group,
               .score = scratch + d + 2 * group};
     for (size_t g = 0; g < group; g++) {
         t.max[g] = -INFINITY;
@@ -211,13 +245,15 @@ static void steps(void *ctx, size_t beg, size_t end, int worker)
 {
     const job *j = ctx;
     for (size_t item = beg; item < end; item++)
-        decode(j, &j->s->seq[item / j->s->a.n_kv_head], (uint32_t)(item % j->s->a.n_kv_head),
-               worker_scratch(j, worker));
+        decode(j, &j->s->seq[item / j->s->a.n_kv_head],
+               (uint32_t)(item % j->s->a.n_kv_head), worker_scratch(j, worker));
 }
 
-/* ---- the cache ----------------------------------------------------------------------------- */
+/* ---- the cache
+ * ----------------------------------------------------------------------------- */
 
-static void store(const kern *k, dtype type, void *to, size_t at, const float *from, size_t n)
+static void store(const kern *k, dtype type, void *to, size_t at, const float *from,
+                  size_t n)
 {
     if (type == DTYPE_F16)
         k->f32_to_f16((uint16_t *)to + at, from, n);
@@ -236,7 +272,8 @@ static void append(nn *c, const attn *s)
     }
 }
 
-/* ---- the op ----------------------------------------------------------------------------------- */
+/* ---- the op
+ * ----------------------------------------------------------------------------------- */
 
 static void check_shapes(nn *c, const attn *s)
 {
@@ -245,15 +282,17 @@ static void check_shapes(nn *c, const attn *s)
     if (!a->n_kv_head || !d || a->n_head % a->n_kv_head || s->q->cols != a->n_head * d ||
         s->k->cols != a->n_kv_head * d || s->v->cols != s->k->cols ||
         s->k->rows != s->q->rows || s->v->rows != s->q->rows)
-        nn_fail(c, OM_EARG, "nn: attention of %u heads, %u key heads, %u numbers each does "
-                "not fit q (%u, %u), k (%u, %u), v (%u, %u)", a->n_head, a->n_kv_head,
-                a->head_dim, s->q->rows, s->q->cols, s->k->rows, s->k->cols, s->v->rows,
-                s->v->cols);
+        nn_fail(c, OM_EARG,
+                "nn: attention of %u heads, %u key heads, %u numbers each does "
+                "not fit q (%u, %u), k (%u, %u), v (%u, %u)",
+                a->n_head, a->n_kv_head, a->head_dim, s->q->rows, s->q->cols, s->k->rows,
+                s->k->cols, s->v->rows, s->v->cols);
     else if (s->kv && s->kv->type != DTYPE_F32 && s->kv->type != DTYPE_F16)
         nn_fail(c, OM_EUNSUPPORTED, "nn: a cache is F32 or F16, this one has type %d",
                 s->kv->type);
     else if (s->kv && c->train)
-        nn_fail(c, OM_EARG, "nn: attention over a cache has no backward; train without one");
+        nn_fail(c, OM_EARG,
+                "nn: attention over a cache has no backward; train without one");
 }
 
 static void check_sequences(nn *c, const attn *s)
@@ -261,14 +300,17 @@ static void check_sequences(nn *c, const attn *s)
     for (uint32_t i = 0; !c->dry && i < s->n_seq; i++) {
         const nn_seq *q = &s->seq[i];
         if (q->n_rows > s->q->rows || q->row > s->q->rows - q->n_rows)
-            nn_fail(c, OM_EARG, "nn: sequence %u has rows %u+%u of %u", i, q->row, q->n_rows,
-                    s->q->rows);
+            nn_fail(c, OM_EARG, "nn: sequence %u has rows %u+%u of %u", i, q->row,
+                    q->n_rows, s->q->rows);
         else if (s->kv && (uint64_t)q->kv_slot + q->past + q->n_rows > s->kv->capacity)
-            nn_fail(c, OM_ELIMIT, "nn: the cache holds %u tokens, sequence %u needs %llu; "
-                    "open it with a longer context", s->kv->capacity, i,
+            nn_fail(c, OM_ELIMIT,
+                    "nn: the cache holds %u tokens, sequence %u needs %llu; "
+                    "open it with a longer context",
+                    s->kv->capacity, i,
                     (unsigned long long)q->kv_slot + q->past + q->n_rows);
         else if (!s->kv && q->past)
-            nn_fail(c, OM_EARG, "nn: sequence %u has %u past tokens and no cache", i, q->past);
+            nn_fail(c, OM_EARG, "nn: sequence %u has %u past tokens and no cache", i,
+                    q->past);
     }
 }
 
@@ -292,7 +334,8 @@ static void measure(nn *c, const attn *s, job *j)
 {
     size_t d = s->a.head_dim, group = s->a.n_head / s->a.n_kv_head;
     j->gemm_bytes = size_align(size_max(gemm_bytes(c->k, ATTN_Q, ATTN_K, d, NULL),
-                                        gemm_bytes(c->k, ATTN_Q, d, ATTN_K, NULL)), 64);
+                                        gemm_bytes(c->k, ATTN_Q, d, ATTN_K, NULL)),
+                               64);
     size_t for_tiles = ATTN_Q * (ATTN_K + 2) + j->gemm_bytes / sizeof(float);
     size_t for_steps = d + group * (2 + ATTN_K);
     j->worker_floats = size_align(size_max(for_tiles, for_steps), 16);
@@ -301,8 +344,14 @@ static void measure(nn *c, const attn *s, job *j)
 nn_tensor *nn_attention(nn *c, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_seq *seq,
                         uint32_t n_seq, const nn_attn_args *a, nn_kv_layer *kv)
 {
-    attn s = {.q = q, .k = k, .v = v, .y = nn_new(c, q->rows, q->cols), .seq = seq,
-              .n_seq = n_seq, .a = *a, .kv = kv};
+    attn s = {.q = q,
+              .k = k,
+              .v = v,
+              .y = nn_new(c, q->rows, q->cols),
+              .seq = seq,
+              .n_seq = n_seq,
+              .a = *a,
+              .kv = kv};
     check_shapes(c, &s);
     check_sequences(c, &s);
     if (c->status != OM_OK)

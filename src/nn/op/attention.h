@@ -17,8 +17,8 @@ typedef struct {
 } attn;
 
 /* Keys of block [j0, j0 + n) that the query at position p may see: [lo, hi) in it. */
-static inline void attn_visible(uint32_t window, uint64_t p, uint64_t j0, size_t n, size_t *lo,
-                                size_t *hi)
+static inline void attn_visible(uint32_t window, uint64_t p, uint64_t j0, size_t n,
+                                size_t *lo, size_t *hi)
 {
     uint64_t end = p + 1, beg = window && end > window ? end - window : 0;
     *hi = end <= j0 ? 0 : size_min(n, (size_t)(end - j0));

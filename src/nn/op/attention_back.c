@@ -12,9 +12,9 @@ typedef struct {
     const attn *s;
     const kern *k;
     const float *dy;
-    float *dq, *dk, *dv;             /* NULL where nobody asks */
+    float *dq, *dk, *dv; /* NULL where nobody asks */
     bool fresh_q, fresh_k, fresh_v;
-    float *dot;                      /* (rows, n_head): D */
+    float *dot; /* (rows, n_head): D */
     float *scratch;
     size_t worker_floats, gemm_bytes;
 } job;
@@ -35,15 +35,24 @@ typedef struct {
     size_t q_at, k_at; /* first element in q, y, dq and in k, v, dk, dv */
     size_t stat_at;    /* first element in lse and D */
     uint64_t i0, k0;
-    float *p, *ds;     /* (m, ATTN_K) */
+    float *p, *ds; /* (m, ATTN_K) */
     arena scratch;
 } tile;
 
 /* C (m, n) = alpha A B^T over d: scores, and dP. */
-static void over_dims(const tile *t, const float *a, const float *b, float alpha, float *out)
+static void over_dims(const tile *t, const float *a, const float *b, float alpha,
+                      float *out)
 {
-    gemm_args g = {.m = t->m, .n = t->n, .k = t->d, .a = a + t->q_at, .lda = t->q_ld,
-                   .b = b + t->k_at, .ldb = t->k_ld, .b_t = true, .c = out, .ldc = ATTN_K,
+    gemm_args g = {.m = t->m,
+                   .n = t->n,
+                   .k = t->d,
+                   .a = a + t->q_at,
+                   .lda = t->q_ld,
+                   .b = b + t->k_at,
+                   .ldb = t->k_ld,
+                   .b_t = true,
+                   .c = out,
+                   .ldc = ATTN_K,
                    .alpha = alpha};
     gemm(t->j->k, NULL, &g, t->scratch);
 }
@@ -51,17 +60,34 @@ static void over_dims(const tile *t, const float *a, const float *b, float alpha
 /* dk or dv (n, d) += S^T (m, n) X (m, d) */
 static void over_queries(const tile *t, const float *scores, const float *x, float *out)
 {
-    gemm_args g = {.m = t->n, .n = t->d, .k = t->m, .a = scores, .lda = ATTN_K, .a_t = true,
-                   .b = x + t->q_at, .ldb = t->q_ld, .c = out + t->k_at, .ldc = t->k_ld,
-                   .alpha = 1.0f, .beta = 1.0f};
+    gemm_args g = {.m = t->n,
+                   .n = t->d,
+                   .k = t->m,
+                   .a = scores,
+                   .lda = ATTN_K,
+                   .a_t = true,
+                   .b = x + t->q_at,
+                   .ldb = t->q_ld,
+                   .c = out + t->k_at,
+                   .ldc = t->k_ld,
+                   .alpha = 1.0f,
+                   .beta = 1.0f};
     gemm(t->j->k, NULL, &g, t->scratch);
 }
 
 static void over_keys(const tile *t)
 {
-    gemm_args g = {.m = t->m, .n = t->d, .k = t->n, .a = t->ds, .lda = ATTN_K,
-                   .b = t->j->s->k->data + t->k_at, .ldb = t->k_ld, .c = t->j->dq + t->q_at,
-                   .ldc = t->q_ld, .alpha = 1.0f, .beta = 1.0f};
+    gemm_args g = {.m = t->m,
+                   .n = t->d,
+                   .k = t->n,
+                   .a = t->ds,
+                   .lda = ATTN_K,
+                   .b = t->j->s->k->data + t->k_at,
+                   .ldb = t->k_ld,
+                   .c = t->j->dq + t->q_at,
+                   .ldc = t->q_ld,
+                   .alpha = 1.0f,
+                   .beta = 1.0f};
     gemm(t->j->k, NULL, &g, t->scratch);
 }
 
@@ -74,7 +100,8 @@ static void probabilities(const tile *t)
         attn_visible(s->a.window, t->i0 + i, t->k0, t->n, &lo, &hi);
         memset(p, 0, lo * sizeof(*p));
         memset(p + hi, 0, (t->n - hi) * sizeof(*p));
-        t->j->k->expsum(p + lo, p + lo, s->lse->data[t->stat_at + i * s->a.n_head], hi - lo);
+        t->j->k->expsum(p + lo, p + lo, s->lse->data[t->stat_at + i * s->a.n_head],
+                        hi - lo);
     }
 }
 
@@ -127,12 +154,18 @@ static void clear_fresh(const job *j, const nn_seq *q, uint32_t kv_head)
 }
 
 /* Every query tile of head h that sees something of keys [k0, k0 + n). */
-static void head_back(const job *j, const nn_seq *q, uint32_t h, uint32_t k0, float *scratch)
+static void head_back(const job *j, const nn_seq *q, uint32_t h, uint32_t k0,
+                      float *scratch)
 {
     const nn_attn_args *a = &j->s->a;
     size_t d = a->head_dim;
-    tile t = {.j = j, .n = size_min(q->n_rows - k0, ATTN_K), .d = d, .q_ld = a->n_head * d,
-              .k_ld = a->n_kv_head * d, .k0 = k0, .p = scratch,
+    tile t = {.j = j,
+              .n = size_min(q->n_rows - k0, ATTN_K),
+              .d = d,
+              .q_ld = a->n_head * d,
+              .k_ld = a->n_kv_head * d,
+              .k0 = k0,
+              .p = scratch,
               .ds = scratch + ATTN_Q * ATTN_K,
               .scratch = arena_of(scratch + 2 * ATTN_Q * ATTN_K, j->gemm_bytes)};
     uint32_t kv_head = h / (a->n_head / a->n_kv_head);

@@ -50,7 +50,8 @@ void op_col_sum(nn *c, float *dst, const float *x, size_t rows, size_t cols)
     pool_run(c->pool, cols, COLS, col_sum, &j);
 }
 
-/* ---- products with a weight ------------------------------------------------------------ */
+/* ---- products with a weight ------------------------------------------------------------
+ */
 
 bool op_quantized(const nn *c, const nn_weight *w)
 {
@@ -69,11 +70,21 @@ void op_matmul(nn *c, const nn_weight *w, const float *x, float *y, size_t m, vo
 {
     arena a = arena_of(scratch, scratch_bytes);
     if (op_quantized(c, w)) {
-        qmat(c->k, c->pool, w->type, w->data, x, w->cols, y, w->rows, m, w->rows, w->cols, a);
+        qmat(c->k, c->pool, w->type, w->data, x, w->cols, y, w->rows, m, w->rows, w->cols,
+             a);
         return;
     }
-    gemm_args g = {.m = m, .n = w->rows, .k = w->cols, .a = x, .lda = w->cols, .b = w->data,
-                   .ldb = w->cols, .b_type = w->type, .b_t = true, .c = y, .ldc = w->rows,
+    gemm_args g = {.m = m,
+                   .n = w->rows,
+                   .k = w->cols,
+                   .a = x,
+                   .lda = w->cols,
+                   .b = w->data,
+                   .ldb = w->cols,
+                   .b_type = w->type,
+                   .b_t = true,
+                   .c = y,
+                   .ldc = w->rows,
                    .alpha = 1.0f};
     gemm(c->k, c->pool, &g, a);
 }

@@ -36,7 +36,8 @@ static nn_tensor *open_op(nn *c, nn_tensor *a, nn_tensor *b)
 
 static nn_tensor *close_op(nn *c, elem s, pool_fn *fn, nn_back *back)
 {
-    job j = {.k = c->k, .y = s.y->data, .a = s.a->data, .b = s.b ? s.b->data : NULL, .s = s.s};
+    job j = {
+        .k = c->k, .y = s.y->data, .a = s.a->data, .b = s.b ? s.b->data : NULL, .s = s.s};
     if (nn_live(c))
         pool_run(c->pool, op_count(s.y), SPAN, fn, &j);
     if (s.y->needs_grad)
@@ -44,7 +45,8 @@ static nn_tensor *close_op(nn *c, elem s, pool_fn *fn, nn_back *back)
     return s.y;
 }
 
-/* ---- add: da += dy, db += dy -------------------------------------------------------------- */
+/* ---- add: da += dy, db += dy
+ * -------------------------------------------------------------- */
 
 static void add(void *ctx, size_t beg, size_t end, int worker)
 {
@@ -82,7 +84,8 @@ nn_tensor *nn_add(nn *c, nn_tensor *a, nn_tensor *b)
     return close_op(c, (elem){a, b, open_op(c, a, b), 0}, add, add_back);
 }
 
-/* ---- scale: dx += s dy --------------------------------------------------------------------- */
+/* ---- scale: dx += s dy
+ * --------------------------------------------------------------------- */
 
 static void scale(void *ctx, size_t beg, size_t end, int worker)
 {
@@ -124,7 +127,8 @@ nn_tensor *nn_scale(nn *c, nn_tensor *x, float s)
     return close_op(c, (elem){x, NULL, open_op(c, x, NULL), s}, scale, scale_back);
 }
 
-/* ---- ReLU and tanh: from the output --------------------------------------------------------- */
+/* ---- ReLU and tanh: from the output
+ * --------------------------------------------------------- */
 
 static void relu(void *ctx, size_t beg, size_t end, int worker)
 {
@@ -196,7 +200,8 @@ nn_tensor *nn_tanh(nn *c, nn_tensor *x)
     return close_op(c, (elem){x, NULL, open_op(c, x, NULL), 0}, tanh_fn, tanh_back);
 }
 
-/* ---- GELU ------------------------------------------------------------------------------------ */
+/* ---- GELU
+ * ------------------------------------------------------------------------------------ */
 
 static void gelu(void *ctx, size_t beg, size_t end, int worker)
 {
@@ -235,7 +240,8 @@ nn_tensor *nn_gelu(nn *c, nn_tensor *x)
     return close_op(c, (elem){x, NULL, open_op(c, x, NULL), 0}, gelu, gelu_back);
 }
 
-/* ---- SiLU gate: y = silu(gate) up -------------------------------------------------------------- */
+/* ---- SiLU gate: y = silu(gate) up
+ * -------------------------------------------------------------- */
 
 static void silu_mul(void *ctx, size_t beg, size_t end, int worker)
 {

@@ -64,7 +64,8 @@ nn_tensor *nn_embed(nn *c, const nn_weight *w, const int32_t *ids, uint32_t n)
     job j = {.s = &s};
     const dtype_traits *type = dtype_of(w->type);
     if (!type || !type->unpack || !dtype_row_bytes(w->type, w->cols, &j.row_bytes))
-        nn_fail(c, OM_EUNSUPPORTED, "nn: an embedding of type %d cannot be unpacked", w->type);
+        nn_fail(c, OM_EUNSUPPORTED, "nn: an embedding of type %d cannot be unpacked",
+                w->type);
     s.y->needs_grad = op_trains(w);
     check(c, w, ids, n);
     if (nn_live(c))

@@ -111,7 +111,8 @@ static bool vector_of(const nn_weight *w, uint32_t cols)
     return w->type == DTYPE_F32 && w->cols == cols;
 }
 
-nn_tensor *nn_layernorm(nn *c, nn_tensor *x, const nn_weight *w, const nn_weight *b, float eps)
+nn_tensor *nn_layernorm(nn *c, nn_tensor *x, const nn_weight *w, const nn_weight *b,
+                        float eps)
 {
     norm s = {.x = x, .y = nn_new(c, x->rows, x->cols), .w = w, .b = b, .eps = eps};
     if (!vector_of(w, x->cols) || (b && !vector_of(b, x->cols))) {

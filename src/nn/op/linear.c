@@ -15,29 +15,55 @@ typedef struct {
     const nn_weight *w, *b;
 } layer;
 
-/* ---- shapes of the products; one gemm_args each --------------------------------------- */
+/* ---- shapes of the products; one gemm_args each ---------------------------------------
+ */
 
 static gemm_args to_u(const layer *s)
 {
     const nn_lowrank *l = s->w->lora;
-    return (gemm_args){.m = s->x->rows, .n = l->rank, .k = s->w->cols, .a = s->x->data,
-                       .lda = s->w->cols, .b = l->a, .ldb = s->w->cols, .b_t = true,
-                       .c = s->u->data, .ldc = l->rank, .alpha = 1.0f};
+    return (gemm_args){.m = s->x->rows,
+                       .n = l->rank,
+                       .k = s->w->cols,
+                       .a = s->x->data,
+                       .lda = s->w->cols,
+                       .b = l->a,
+                       .ldb = s->w->cols,
+                       .b_t = true,
+                       .c = s->u->data,
+                       .ldc = l->rank,
+                       .alpha = 1.0f};
 }
 
 static gemm_args to_y(const layer *s)
 {
     const nn_lowrank *l = s->w->lora;
-    return (gemm_args){.m = s->x->rows, .n = s->w->rows, .k = l->rank, .a = s->u->data,
-                       .lda = l->rank, .b = l->b, .ldb = l->rank, .b_t = true,
-                       .c = s->y->data, .ldc = s->w->rows, .alpha = l->scale, .beta = 1.0f};
+    return (gemm_args){.m = s->x->rows,
+                       .n = s->w->rows,
+                       .k = l->rank,
+                       .a = s->u->data,
+                       .lda = l->rank,
+                       .b = l->b,
+                       .ldb = l->rank,
+                       .b_t = true,
+                       .c = s->y->data,
+                       .ldc = s->w->rows,
+                       .alpha = l->scale,
+                       .beta = 1.0f};
 }
 
 static gemm_args to_dx(const layer *s, const float *dy, float *dx, bool fresh)
 {
-    return (gemm_args){.m = s->x->rows, .n = s->w->cols, .k = s->w->rows, .a = dy,
-                       .lda = s->w->rows, .b = s->w->data, .ldb = s->w->cols,
-                       .b_type = s->w->type, .c = dx, .ldc = s->w->cols, .alpha = 1.0f,
+    return (gemm_args){.m = s->x->rows,
+                       .n = s->w->cols,
+                       .k = s->w->rows,
+                       .a = dy,
+                       .lda = s->w->rows,
+                       .b = s->w->data,
+                       .ldb = s->w->cols,
+                       .b_type = s->w->type,
+                       .c = dx,
+                       .ldc = s->w->cols,
+                       .alpha = 1.0f,
                        .beta = fresh ? 0.0f : 1.0f};
 }
 
@@ -45,24 +71,49 @@ static gemm_args to_dx(const layer *s, const float *dy, float *dx, bool fresh)
 static gemm_args outer(size_t rows, const float *dy, size_t out, const float *x, size_t in,
                        float *dw, float alpha)
 {
-    return (gemm_args){.m = out, .n = in, .k = rows, .a = dy, .lda = out, .a_t = true, .b = x,
-                       .ldb = in, .c = dw, .ldc = in, .alpha = alpha, .beta = 1.0f};
+    return (gemm_args){.m = out,
+                       .n = in,
+                       .k = rows,
+                       .a = dy,
+                       .lda = out,
+                       .a_t = true,
+                       .b = x,
+                       .ldb = in,
+                       .c = dw,
+                       .ldc = in,
+                       .alpha = alpha,
+                       .beta = 1.0f};
 }
 
 static gemm_args to_du(const layer *s, const float *dy, float *du)
 {
     const nn_lowrank *l = s->w->lora;
-    return (gemm_args){.m = s->x->rows, .n = l->rank, .k = s->w->rows, .a = dy,
-                       .lda = s->w->rows, .b = l->b, .ldb = l->rank, .c = du,
-                       .ldc = l->rank, .alpha = l->scale};
+    return (gemm_args){.m = s->x->rows,
+                       .n = l->rank,
+                       .k = s->w->rows,
+                       .a = dy,
+                       .lda = s->w->rows,
+                       .b = l->b,
+                       .ldb = l->rank,
+                       .c = du,
+                       .ldc = l->rank,
+                       .alpha = l->scale};
 }
 
 static gemm_args du_to_dx(const layer *s, const float *du, float *dx)
 {
     const nn_lowrank *l = s->w->lora;
-    return (gemm_args){.m = s->x->rows, .n = s->w->cols, .k = l->rank, .a = du,
-                       .lda = l->rank, .b = l->a, .ldb = s->w->cols, .c = dx,
-                       .ldc = s->w->cols, .alpha = 1.0f, .beta = 1.0f};
+    return (gemm_args){.m = s->x->rows,
+                       .n = s->w->cols,
+                       .k = l->rank,
+                       .a = du,
+                       .lda = l->rank,
+                       .b = l->a,
+                       .ldb = s->w->cols,
+                       .c = dx,
+                       .ldc = s->w->cols,
+                       .alpha = 1.0f,
+                       .beta = 1.0f};
 }
 
 static size_t back_bytes(const nn *c, const layer *s)
@@ -79,7 +130,8 @@ static size_t back_bytes(const nn *c, const layer *s)
     return size_max(n, gemm_bytes(c->k, r, in, rows, c->pool));
 }
 
-/* ---- backward ---------------------------------------------------------------------------- */
+/* ---- backward
+ * ---------------------------------------------------------------------------- */
 
 static void adapter_back(nn *c, const layer *s, const float *dy, float *dx, float *du,
                          arena scratch)
@@ -136,7 +188,8 @@ static void back(nn *c, void *saved)
         adapter_back(c, s, dy, dx, du, scratch);
 }
 
-/* ---- forward ----------------------------------------------------------------------------- */
+/* ---- forward
+ * ----------------------------------------------------------------------------- */
 
 typedef struct {
     const layer *s;
@@ -158,8 +211,7 @@ static void compute(nn *c, const layer *s, void *scratch, size_t n)
         c->on_linear(c->on_linear_ctx, s->w, s->x->data, s->x->rows);
     op_matmul(c, s->w, s->x->data, s->y->data, s->x->rows, scratch, n);
     if (s->b)
-        pool_run(c->pool, s->y->rows, op_grain(s->y->cols), add_bias,
-                 &(bias_job){s, c->k});
+        pool_run(c->pool, s->y->rows, op_grain(s->y->cols), add_bias, &(bias_job){s, c->k});
     if (!s->w->lora)
         return;
     gemm_args u = to_u(s), y = to_y(s);
@@ -174,8 +226,10 @@ static bool fits(nn *c, const nn_tensor *x, const nn_weight *w, const nn_weight 
         nn_fail(c, OM_EARG, "nn: %s takes %u columns, its input has %u", name, w->cols,
                 x->cols);
     else if (b && (b->cols != w->rows || b->rows != 1 || b->type != DTYPE_F32))
-        nn_fail(c, OM_EARG, "nn: %s has %u rows, its bias is (%u, %u) of type %d; it must "
-                "be (1, rows) in F32", name, w->rows, b->rows, b->cols, b->type);
+        nn_fail(c, OM_EARG,
+                "nn: %s has %u rows, its bias is (%u, %u) of type %d; it must "
+                "be (1, rows) in F32",
+                name, w->rows, b->rows, b->cols, b->type);
     else if (!dtype_of(w->type) || !dtype_of(w->type)->unpack)
         nn_fail(c, OM_EUNSUPPORTED, "nn: %s has type %d, which cannot be unpacked", name,
                 w->type);
@@ -188,8 +242,8 @@ nn_tensor *nn_linear(nn *c, nn_tensor *x, const nn_weight *w, const nn_weight *b
     layer s = {.x = x, .y = nn_new(c, x->rows, w->rows), .w = w, .b = b};
     if (!fits(c, x, w, b))
         return s.y;
-    s.y->needs_grad = x->needs_grad || w->grad || op_trains(b) ||
-                      (l && (l->a_grad || l->b_grad));
+    s.y->needs_grad =
+        x->needs_grad || w->grad || op_trains(b) || (l && (l->a_grad || l->b_grad));
     nn_touch(c, x);
     size_t n = op_matmul_bytes(c, w, x->rows);
     if (l) {

@@ -28,8 +28,8 @@ static void forward(void *ctx, size_t beg, size_t end, int worker)
     size_t d = s->w->cols;
     (void)worker;
     for (size_t i = beg; i < end; i++)
-        s->r->data[i] = j->k->rmsnorm(s->y->data + i * d, s->x->data + i * d, s->w->data,
-                                      s->eps, d);
+        s->r->data[i] =
+            j->k->rmsnorm(s->y->data + i * d, s->x->data + i * d, s->w->data, s->eps, d);
 }
 
 static void back_group(float *dx, const float *dy, const float *x, const float *w, float r,
@@ -99,8 +99,10 @@ static nn_tensor *normalise(nn *c, nn_tensor *x, const nn_weight *w, float eps)
 {
     norm s = {.x = x, .y = nn_new(c, x->rows, x->cols), .w = w, .eps = eps};
     if (w->cols == 0 || x->cols % w->cols || w->type != DTYPE_F32) {
-        nn_fail(c, OM_EARG, "nn: %s has %u columns of type %d; F32 and a divisor of %u "
-                "expected", w->name ? w->name : "a norm", w->cols, w->type, x->cols);
+        nn_fail(c, OM_EARG,
+                "nn: %s has %u columns of type %d; F32 and a divisor of %u "
+                "expected",
+                w->name ? w->name : "a norm", w->cols, w->type, x->cols);
         return s.y;
     }
     s.r = nn_new(c, x->rows, x->cols / w->cols);

@@ -67,8 +67,7 @@ static float magnitude(const nn_rope_args *a)
 {
     if (!(a->yarn_factor > 1.0f))
         return 1.0f;
-    return a->yarn_mscale != 0.0f ? a->yarn_mscale
-                                  : 1.0f + 0.1f * logf(a->yarn_factor);
+    return a->yarn_mscale != 0.0f ? a->yarn_mscale : 1.0f + 0.1f * logf(a->yarn_factor);
 }
 
 static void turn_head(const job *j, const float *x, float *y, const float *table)
@@ -135,10 +134,12 @@ static void back(nn *c, void *saved)
 nn_tensor *nn_rope(nn *c, nn_tensor *x, const int32_t *pos, const nn_rope_args *a)
 {
     rope s = {.x = x, .y = nn_new(c, x->rows, x->cols), .pos = pos, .a = *a};
-    if (a->head_dim == 0 || x->cols % a->head_dim || a->n_rot > a->head_dim || a->n_rot % 2) {
-        nn_fail(c, OM_EARG, "nn: rope turns %u of %u numbers per head, in rows of %u; an even "
-                "count within a head that divides the row is expected", a->n_rot,
-                a->head_dim, x->cols);
+    if (a->head_dim == 0 || x->cols % a->head_dim || a->n_rot > a->head_dim ||
+        a->n_rot % 2) {
+        nn_fail(c, OM_EARG,
+                "nn: rope turns %u of %u numbers per head, in rows of %u; an even "
+                "count within a head that divides the row is expected",
+                a->n_rot, a->head_dim, x->cols);
         return s.y;
     }
     job j = {.s = &s, .from = x->data, .to = s.y->data, .sign = 1.0f};

@@ -28,9 +28,17 @@ static void some(void *ctx, size_t beg, size_t end, int worker)
 static void step(const kern *k, pool *workers, const double *p, void *state, float *x,
                  const float *g, size_t n, double lr, uint64_t t)
 {
-    job j = {.k = k, .x = x, .m = state, .v = (float *)state + n, .g = g, .lr = (float)lr,
-             .b1 = (float)p[BETA1], .b2 = (float)p[BETA2], .eps = (float)p[EPS],
-             .decay = (float)p[WEIGHT_DECAY], .c1 = (float)(1.0 - pow(p[BETA1], (double)t)),
+    job j = {.k = k,
+             .x = x,
+             .m = state,
+             .v = (float *)state + n,
+             .g = g,
+             .lr = (float)lr,
+             .b1 = (float)p[BETA1],
+             .b2 = (float)p[BETA2],
+             .eps = (float)p[EPS],
+             .decay = (float)p[WEIGHT_DECAY],
+             .c1 = (float)(1.0 - pow(p[BETA1], (double)t)),
              .c2 = (float)(1.0 - pow(p[BETA2], (double)t))};
     pool_run(workers, n, 16384, some, &j);
 }
@@ -48,6 +56,9 @@ static const param params[] = {
     [WEIGHT_DECAY] = {"weight_decay", 0.01, 0.0, 1.0, "pull towards zero, times lr", NULL},
     {0}};
 
-const nn_optim optim_adamw = {.name = "adamw", .summary = "Adam with decoupled weight decay",
-                              .source = "Loshchilov and Hutter 2019", .params = params,
-                              .state_bytes = state_bytes, .step = step};
+const nn_optim optim_adamw = {.name = "adamw",
+                              .summary = "Adam with decoupled weight decay",
+                              .source = "Loshchilov and Hutter 2019",
+                              .params = params,
+                              .state_bytes = state_bytes,
+                              .step = step};

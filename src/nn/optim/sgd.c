@@ -34,6 +34,9 @@ static size_t state_bytes(const double *p, size_t n)
 static const param params[] = {
     {"weight_decay", 0.0, 0.0, 1.0, "pull towards zero, times lr per step", NULL}, {0}};
 
-const nn_optim optim_sgd = {.name = "sgd", .summary = "plain gradient descent",
-                            .source = "Robbins and Monro 1951", .params = params,
-                            .state_bytes = state_bytes, .step = step};
+const nn_optim optim_sgd = {.name = "sgd",
+                            .summary = "plain gradient descent",
+                            .source = "Robbins and Monro 1951",
+                            .params = params,
+                            .state_bytes = state_bytes,
+                            .step = step};
