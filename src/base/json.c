@@ -62,7 +62,7 @@ static bool hex4(const reader *r, size_t at, uint32_t *out)
     return true;
 }
 
-/* At the 'u' of \uXXXX; a high surrogate must be followed by its low one. */
+/* At the 'u' that four digits follow; a high surrogate must be followed by its low one. */
 static om_status unescape_code(reader *r)
 {
     uint32_t code, low;

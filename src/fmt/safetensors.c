@@ -59,14 +59,13 @@ static om_status take_range(parser *p, const json *j, uint64_t *beg, uint64_t *e
     return OM_OK;
 }
 
-/* False: more dimensions than a tensor here has. */
-static om_status take_shape(parser *p, const json *j, tensor *t, bool *fits)
+/* n_dims may come out above TENSOR_DIMS. */
+static om_status take_shape(parser *p, const json *j, tensor *t)
 {
     const json *shape = json_get(j, "shape");
     if (!shape || shape->type != JSON_ARRAY)
         return bad_entry(p, j, "has no shape");
-    *fits = shape->count <= TENSOR_DIMS;
-    t->n_dims = *fits ? shape->count : 0;
+    t->n_dims = shape->count;
     for (uint32_t d = 0; d < TENSOR_DIMS; d++)
         t->dim[d] = 1;
     uint32_t d = 0;
@@ -74,7 +73,7 @@ static om_status take_shape(parser *p, const json *j, tensor *t, bool *fits)
         uint64_t v = json_u64(dim, UINT64_MAX);
         if (v == UINT64_MAX)
             return bad_entry(p, j, "has a dimension that is no whole number");
-        if (*fits)
+        if (d < TENSOR_DIMS)
             t->dim[d] = v;
     }
     return OM_OK;
@@ -83,21 +82,20 @@ static om_status take_shape(parser *p, const json *j, tensor *t, bool *fits)
 static om_status take_tensor(parser *p, const json *j)
 {
     tensor t = {.name = j->key};
-    uint64_t beg, end;
-    bool fits;
+    uint64_t beg = 0, end = 0;
     if (!name_is_sane(j->key, SAFETENSORS_MAX_NAME))
         return fail_at(p->err, OM_EFORMAT, 8 + (uint64_t)j->pos,
                        "safetensors: a tensor's name is empty, longer than %d bytes or not "
                        "printable",
                        SAFETENSORS_MAX_NAME);
     TRY(take_range(p, j, &beg, &end));
-    TRY(take_shape(p, j, &t, &fits));
+    TRY(take_shape(p, j, &t));
     p->accounted += end - beg; /* overflow needs 2^64 bytes of header */
     str type = json_str(json_get(j, "dtype"), "");
     size_t row = 0;
     while (row < countof(types) && !str_is(type, types[row].name))
         row++;
-    if (row == countof(types) || !fits) {
+    if (row == countof(types) || t.n_dims > TENSOR_DIMS) {
         p->out->n_skipped++;
         return OM_OK;
     }

@@ -111,14 +111,10 @@ static om_status fsync_parent(const char *path, om_err *err)
     size_t n = slash ? (size_t)(slash - path) : 0;
     if (n >= sizeof(dir))
         return fail(err, OM_ELIMIT, "path too long: %.80s...", path);
-    if (!slash)
-        strcpy(dir, ".");
-    else if (n == 0)
-        strcpy(dir, "/");
-    else {
-        memcpy(dir, path, n);
-        dir[n] = '\0';
-    }
+    if (n == 0)
+        return os_fsync_dir(slash ? "/" : ".", err);
+    memcpy(dir, path, n);
+    dir[n] = '\0';
     return os_fsync_dir(dir, err);
 }
 
@@ -184,7 +180,9 @@ om_status os_put_commit(os_put *f, om_err *err)
     f->fd = -1;
     if (s == OM_OK)
         s = os_rename(f->temp, f->path, err);
-    if (s == OM_OK)
+    if (s != OM_OK)
+        unlink(f->temp);
+    else
         s = fsync_parent(f->path, err);
     os_put_abort(f);
     return s;

@@ -25,7 +25,7 @@ om_status os_read_file(const char *path, size_t max, buf *out, om_err *err);
 om_status os_write_file_atomic(const char *path, const void *p, size_t n, om_err *err);
 
 /* The same in pieces, for files too large for memory. os_put_commit or os_put_abort
- * ends it; an abort (or a crash) leaves no file but a temp that os_put_open reuses. */
+ * ends it, also when it fails; what a crash leaves is a temp that os_put_open reuses. */
 typedef struct {
     int fd;
     char *path, *temp;
