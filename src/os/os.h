@@ -52,6 +52,20 @@ om_status os_list_dir(const char *path,
 /* dir + "/" + name into out; OM_ELIMIT when it does not fit. */
 om_status os_join(char *out, size_t cap, const char *dir, const char *name);
 
+/* A file mapped for reading and writing: state that may be as large as the model and
+ * need not stay in memory.  os_state_create makes it n bytes of zeros, all allocated on
+ * disk beforehand, so that a later store cannot meet a full disk. */
+typedef struct {
+    uint8_t *p;
+    size_t n;
+    int fd_;
+} os_state;
+
+om_status os_state_create(const char *path, size_t n, os_state *out, om_err *err);
+om_status os_state_sync(os_state *s, om_err *err); /* all of it durable            */
+void os_state_release(os_state *s);                /* out of our memory; bytes stay */
+void os_state_close(os_state *s);
+
 /* ---- time, entropy, facts -------------------------------------------------------- */
 
 uint64_t os_now_ns(void);      /* monotonic */
@@ -90,5 +104,13 @@ om_status os_mutex_open(os_mutex **out, om_err *err);
 void os_mutex_close(os_mutex *m);
 void os_lock(os_mutex *m);
 void os_unlock(os_mutex *m);
+
+/* A bell: os_event_wait returns true when it was rung since the last wait, false after
+ * `timeout_ms`.  Rings do not add up. */
+typedef struct os_event os_event;
+om_status os_event_open(os_event **out, om_err *err);
+void os_event_close(os_event *e);
+void os_event_ring(os_event *e);
+bool os_event_wait(os_event *e, uint64_t timeout_ms);
 
 #endif
