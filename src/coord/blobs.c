@@ -9,8 +9,8 @@ om_status blobs_open(const char *dir, blobs *b, om_err *err)
 }
 
 /* The folder of a blob, and its file when `file`. */
-static om_status path_of(const blobs *b, const uint8_t sha[32], bool file, char out[BLOB_PATH],
-                         om_err *err)
+static om_status path_of(const blobs *b, const uint8_t sha[32], bool file,
+                         char out[BLOB_PATH], om_err *err)
 {
     char hex[65], rest[68];
     hex_encode(sha, 32, hex);
@@ -24,7 +24,8 @@ static om_status path_of(const blobs *b, const uint8_t sha[32], bool file, char 
     return s == OM_OK ? s : fail(err, s, "blobs: the path of %s is too long", hex);
 }
 
-om_status blobs_path(const blobs *b, const uint8_t sha[32], char out[BLOB_PATH], om_err *err)
+om_status blobs_path(const blobs *b, const uint8_t sha[32], char out[BLOB_PATH],
+                     om_err *err)
 {
     return path_of(b, sha, true, out, err);
 }
@@ -82,7 +83,8 @@ om_status blobs_remove(const blobs *b, const uint8_t sha[32], om_err *err)
     return os_remove(path, err);
 }
 
-/* ---- sweep ---------------------------------------------------------------------------- */
+/* ---- sweep ----------------------------------------------------------------------------
+ */
 
 typedef struct {
     const char *dir;

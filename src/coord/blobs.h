@@ -18,7 +18,8 @@ typedef struct {
 enum { BLOB_PATH = 1200 };
 
 om_status blobs_open(const char *dir, blobs *b, om_err *err);
-om_status blobs_path(const blobs *b, const uint8_t sha[32], char out[BLOB_PATH], om_err *err);
+om_status blobs_path(const blobs *b, const uint8_t sha[32], char out[BLOB_PATH],
+                     om_err *err);
 bool blobs_has(const blobs *b, const uint8_t sha[32]);
 om_status blobs_put(const blobs *b, const void *p, size_t n, uint8_t sha[32], om_err *err);
 /* Take over a file whose content is already durable and hashes to `sha`. */

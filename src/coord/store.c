@@ -30,50 +30,52 @@ static const char *const migrations[] = {
     " device INTEGER NOT NULL, attempt INTEGER NOT NULL, sha BLOB NOT NULL,"
     " bytes INTEGER NOT NULL, samples INTEGER NOT NULL, loss REAL, payload BLOB,"
     " UNIQUE (run, round, device));"
-    "CREATE TABLE blobs (sha BLOB PRIMARY KEY, bytes INTEGER NOT NULL, refs INTEGER NOT NULL)"
+    "CREATE TABLE blobs (sha BLOB PRIMARY KEY, bytes INTEGER NOT NULL, refs INTEGER NOT "
+    "NULL)"
     " WITHOUT ROWID;",
 };
 
-#define SQL_LIST(X)                                                                          \
-    X(BEGIN, "BEGIN IMMEDIATE")                                                              \
-    X(COMMIT, "COMMIT")                                                                      \
-    X(ROLLBACK, "ROLLBACK")                                                                  \
-    X(FULL, "PRAGMA synchronous=FULL")                                                       \
-    X(NORMAL, "PRAGMA synchronous=NORMAL")                                                   \
-    X(EPOCH, "SELECT value FROM meta WHERE key='epoch'")                                     \
-    X(RAISE, "UPDATE meta SET value=value+1 WHERE key='epoch'")                              \
-    X(RUN_FIND, "SELECT id, round, config, snapshot, state, state_bytes, down, down_bytes"   \
-      " FROM runs JOIN versions ON run=id AND version=round WHERE name=?")                   \
-    X(RUN_NEW, "INSERT INTO runs (name, config, snapshot, round) VALUES (?,?,?,0)")          \
-    X(RUN_SAVE, "UPDATE runs SET snapshot=? WHERE id=?")                                     \
-    X(RUN_NEXT, "UPDATE runs SET snapshot=?, round=round+1 WHERE id=? AND round=?")          \
-    X(VERSION_NEW, "INSERT INTO versions VALUES (?,?,?,?,?,?)")                              \
-    X(VERSION_OLD, "SELECT version, state, down FROM versions WHERE run=? AND version<=?"    \
-      " ORDER BY version LIMIT 1")                                                           \
-    X(VERSION_DROP, "DELETE FROM versions WHERE run=? AND version=?")                        \
-    X(ROUND_NEW, "INSERT INTO rounds VALUES (?,?,?,?,?,?,?,?,?,?)")                          \
-    X(ROUNDS, "SELECT * FROM rounds WHERE run=? ORDER BY round")                             \
-    X(DEVICE_PUT, "INSERT INTO devices VALUES (?,?,?,?,?) ON CONFLICT (name) DO UPDATE"      \
-      " SET token_hash=excluded.token_hash, platform=excluded.platform")                     \
-    X(DEVICES, "SELECT idx, name, platform, token_hash, seen_ms FROM devices ORDER BY idx")  \
-    X(SEEN, "UPDATE devices SET seen_ms=? WHERE idx=?")                                      \
-    X(ACCEPT, "INSERT INTO updates VALUES (?,?,?,?,?,?,?,?,?)")                              \
-    X(ACCEPTED, "SELECT sha FROM updates WHERE run=? AND round=? AND device=?")              \
-    X(UPDATES, "SELECT device, attempt, sha, bytes, samples, loss, payload FROM updates"     \
-      " WHERE run=? AND round=? ORDER BY device")                                            \
-    X(PAYLOAD_DROP, "UPDATE updates SET payload=NULL WHERE run=? AND round=?"                \
-      " AND payload IS NOT NULL")                                                            \
-    X(REF, "INSERT INTO blobs VALUES (?,?,1) ON CONFLICT (sha) DO UPDATE SET refs=refs+1")   \
-    X(UNREF, "UPDATE blobs SET refs=refs-1 WHERE sha=?")                                     \
-    X(WANTED, "SELECT refs FROM blobs WHERE sha=? AND refs>0")                               \
-    X(UNWANTED, "SELECT sha FROM blobs WHERE refs<=0 LIMIT 1")                               \
+#define SQL_LIST(X)                                                                        \
+    X(BEGIN, "BEGIN IMMEDIATE")                                                            \
+    X(COMMIT, "COMMIT")                                                                    \
+    X(ROLLBACK, "ROLLBACK")                                                                \
+    X(FULL, "PRAGMA synchronous=FULL")                                                     \
+    X(NORMAL, "PRAGMA synchronous=NORMAL")                                                 \
+    X(EPOCH, "SELECT value FROM meta WHERE key='epoch'")                                   \
+    X(RAISE, "UPDATE meta SET value=value+1 WHERE key='epoch'")                            \
+    X(RUN_FIND, "SELECT id, round, config, snapshot, state, state_bytes, down, down_bytes" \
+                " FROM runs JOIN versions ON run=id AND version=round WHERE name=?")       \
+    X(RUN_NEW, "INSERT INTO runs (name, config, snapshot, round) VALUES (?,?,?,0)")        \
+    X(RUN_SAVE, "UPDATE runs SET snapshot=? WHERE id=?")                                   \
+    X(RUN_NEXT, "UPDATE runs SET snapshot=?, round=round+1 WHERE id=? AND round=?")        \
+    X(VERSION_NEW, "INSERT INTO versions VALUES (?,?,?,?,?,?)")                            \
+    X(VERSION_OLD, "SELECT version, state, down FROM versions WHERE run=? AND version<=?"  \
+                   " ORDER BY version LIMIT 1")                                            \
+    X(VERSION_DROP, "DELETE FROM versions WHERE run=? AND version=?")                      \
+    X(ROUND_NEW, "INSERT INTO rounds VALUES (?,?,?,?,?,?,?,?,?,?)")                        \
+    X(ROUNDS, "SELECT * FROM rounds WHERE run=? ORDER BY round")                           \
+    X(DEVICE_PUT, "INSERT INTO devices VALUES (?,?,?,?,?) ON CONFLICT (name) DO UPDATE"    \
+                  " SET token_hash=excluded.token_hash, platform=excluded.platform")       \
+    X(DEVICES,                                                                             \
+      "SELECT idx, name, platform, token_hash, seen_ms FROM devices ORDER BY idx")         \
+    X(SEEN, "UPDATE devices SET seen_ms=? WHERE idx=?")                                    \
+    X(ACCEPT, "INSERT INTO updates VALUES (?,?,?,?,?,?,?,?,?)")                            \
+    X(ACCEPTED, "SELECT sha FROM updates WHERE run=? AND round=? AND device=?")            \
+    X(UPDATES, "SELECT device, attempt, sha, bytes, samples, loss, payload FROM updates"   \
+               " WHERE run=? AND round=? ORDER BY device")                                 \
+    X(PAYLOAD_DROP, "UPDATE updates SET payload=NULL WHERE run=? AND round=?"              \
+                    " AND payload IS NOT NULL")                                            \
+    X(REF, "INSERT INTO blobs VALUES (?,?,1) ON CONFLICT (sha) DO UPDATE SET refs=refs+1") \
+    X(UNREF, "UPDATE blobs SET refs=refs-1 WHERE sha=?")                                   \
+    X(WANTED, "SELECT refs FROM blobs WHERE sha=? AND refs>0")                             \
+    X(UNWANTED, "SELECT sha FROM blobs WHERE refs<=0 LIMIT 1")                             \
     X(FORGET, "DELETE FROM blobs WHERE sha=? AND refs<=0")
 
 enum {
 #define X(name, sql) SQL_##name,
     SQL_LIST(X)
 #undef X
-    SQL_COUNT
+        SQL_COUNT
 };
 
 static const char *const sql_text[SQL_COUNT] = {
@@ -89,18 +91,19 @@ struct store {
     int64_t epoch;
 };
 
-/* ---- SQLite in our terms ------------------------------------------------------------------ */
+/* ---- SQLite in our terms
+ * ------------------------------------------------------------------ */
 
 static om_status sql_fail(store *s, const char *what, om_err *err)
 {
     int code = s->db ? sqlite3_errcode(s->db) : SQLITE_NOMEM;
-    om_status st = code == SQLITE_NOMEM ? OM_ENOMEM
-                   : code == SQLITE_CONSTRAINT ? OM_EEXIST
+    om_status st = code == SQLITE_NOMEM                              ? OM_ENOMEM
+                   : code == SQLITE_CONSTRAINT                       ? OM_EEXIST
                    : code == SQLITE_NOTADB || code == SQLITE_CORRUPT ? OM_EFORMAT
                                                                      : OM_EIO;
     const char *hint = code == SQLITE_FULL ? "; free some space on its disk" : "";
-    return fail(err, st, "store: %s: %s%s", what, s->db ? sqlite3_errmsg(s->db) : "no memory",
-                hint);
+    return fail(err, st, "store: %s: %s%s", what,
+                s->db ? sqlite3_errmsg(s->db) : "no memory", hint);
 }
 
 static void bind_values(sqlite3_stmt *q, const char *types, va_list ap)
@@ -132,8 +135,8 @@ static om_status step(store *s, int id, bool *row, om_err *err, const char *type
     int rc = sqlite3_step(s->q[id]);
     if (row)
         *row = rc == SQLITE_ROW;
-    om_status st = rc == SQLITE_ROW || rc == SQLITE_DONE ? OM_OK
-                                                         : sql_fail(s, sql_text[id], err);
+    om_status st =
+        rc == SQLITE_ROW || rc == SQLITE_DONE ? OM_OK : sql_fail(s, sql_text[id], err);
     if (rc != SQLITE_ROW || !row) {
         sqlite3_reset(s->q[id]);
         sqlite3_clear_bindings(s->q[id]);
@@ -175,7 +178,8 @@ static bool col_buf(store *s, int id, int c, buf *out)
     return buf_put(out, p, n) == OM_OK;
 }
 
-/* ---- transactions -------------------------------------------------------------------------- */
+/* ---- transactions
+ * -------------------------------------------------------------------------- */
 
 static om_status check_fence(store *s, om_err *err)
 {
@@ -183,10 +187,11 @@ static om_status check_fence(store *s, om_err *err)
     TRY(step(s, SQL_EPOCH, &row, err, ""));
     int64_t epoch = row ? sqlite3_column_int64(s->q[SQL_EPOCH], 0) : -1;
     done(s, SQL_EPOCH);
-    return epoch == s->epoch
-               ? OM_OK
-               : fail(err, OM_EREFUSED, "store: another coordinator has taken over this folder "
-                      "(epoch %lld, ours is %lld)", (long long)epoch, (long long)s->epoch);
+    return epoch == s->epoch ? OM_OK
+                             : fail(err, OM_EREFUSED,
+                                    "store: another coordinator has taken over this folder "
+                                    "(epoch %lld, ours is %lld)",
+                                    (long long)epoch, (long long)s->epoch);
 }
 
 /* Under the lock. */
@@ -225,7 +230,8 @@ static om_status finish(store *s, om_status st, om_err *err)
     return st;
 }
 
-/* ---- open ------------------------------------------------------------------------------------ */
+/* ---- open
+ * ------------------------------------------------------------------------------------ */
 
 static om_status exec(store *s, const char *sql, om_err *err)
 {
@@ -249,8 +255,10 @@ static om_status migrate(store *s, om_err *err)
     int at, newest = (int)countof(migrations);
     TRY(user_version(s, &at, err));
     if (at > newest)
-        return fail(err, OM_EUNSUPPORTED, "store: the file is of schema %d; this program knows "
-                    "up to %d: use a newer one", at, newest);
+        return fail(err, OM_EUNSUPPORTED,
+                    "store: the file is of schema %d; this program knows "
+                    "up to %d: use a newer one",
+                    at, newest);
     for (; at < newest; at++) {
         char pragma[48];
         snprintf(pragma, sizeof(pragma), "PRAGMA user_version=%d", at + 1);
@@ -325,7 +333,8 @@ void store_close(store *s)
     mem_free(s);
 }
 
-/* ---- runs ------------------------------------------------------------------------------------ */
+/* ---- runs
+ * ------------------------------------------------------------------------------------ */
 
 void store_run_clear(store_run *r)
 {
@@ -345,8 +354,8 @@ static om_status read_run(store *s, const char *name, store_run *out, om_err *er
     out->id = sqlite3_column_int64(s->q[Q], 0);
     out->round = (uint32_t)sqlite3_column_int64(s->q[Q], 1);
     bool memory = col_buf(s, Q, 2, &out->config) && col_buf(s, Q, 3, &out->snapshot);
-    bool shas = col_sha(s, Q, 4, out->version.state_sha) &&
-                col_sha(s, Q, 6, out->version.down_sha);
+    bool shas =
+        col_sha(s, Q, 4, out->version.state_sha) && col_sha(s, Q, 6, out->version.down_sha);
     out->version.state_bytes = col_u64(s, Q, 5);
     out->version.down_bytes = col_u64(s, Q, 7);
     done(s, Q);
@@ -365,14 +374,16 @@ om_status store_run_find(store *s, const char *name, store_run *out, om_err *err
     return st;
 }
 
-static om_status add_version(store *s, int64_t run, uint32_t version, const store_version *v,
-                             om_err *err)
+static om_status add_version(store *s, int64_t run, uint32_t version,
+                             const store_version *v, om_err *err)
 {
     TRY(step(s, SQL_VERSION_NEW, NULL, err, "iibibi", run, (int64_t)version, v->state_sha,
              (size_t)32, (int64_t)v->state_bytes, v->down_sha, (size_t)32,
              (int64_t)v->down_bytes));
-    TRY(step(s, SQL_REF, NULL, err, "bi", v->state_sha, (size_t)32, (int64_t)v->state_bytes));
-    return step(s, SQL_REF, NULL, err, "bi", v->down_sha, (size_t)32, (int64_t)v->down_bytes);
+    TRY(step(s, SQL_REF, NULL, err, "bi", v->state_sha, (size_t)32,
+             (int64_t)v->state_bytes));
+    return step(s, SQL_REF, NULL, err, "bi", v->down_sha, (size_t)32,
+                (int64_t)v->down_bytes);
 }
 
 om_status store_run_create(store *s, const char *name, str config, str snapshot,
@@ -394,7 +405,8 @@ om_status store_run_save(store *s, int64_t run, str snapshot, om_err *err)
     return finish(s, st, err);
 }
 
-/* ---- a round's commit ------------------------------------------------------------------------- */
+/* ---- a round's commit
+ * ------------------------------------------------------------------------- */
 
 static om_status drop_versions(store *s, int64_t run, int64_t up_to, om_err *err)
 {
@@ -405,10 +417,12 @@ static om_status drop_versions(store *s, int64_t run, int64_t up_to, om_err *err
         if (!row)
             return OM_OK;
         int64_t version = sqlite3_column_int64(s->q[SQL_VERSION_OLD], 0);
-        bool ok = col_sha(s, SQL_VERSION_OLD, 1, state) && col_sha(s, SQL_VERSION_OLD, 2, down);
+        bool ok =
+            col_sha(s, SQL_VERSION_OLD, 1, state) && col_sha(s, SQL_VERSION_OLD, 2, down);
         done(s, SQL_VERSION_OLD);
         if (!ok)
-            return fail(err, OM_EFORMAT, "store: version %lld is damaged", (long long)version);
+            return fail(err, OM_EFORMAT, "store: version %lld is damaged",
+                        (long long)version);
         TRY(step(s, SQL_UNREF, NULL, err, "b", state, (size_t)32));
         TRY(step(s, SQL_UNREF, NULL, err, "b", down, (size_t)32));
         TRY(step(s, SQL_VERSION_DROP, NULL, err, "ii", run, version));
@@ -432,8 +446,8 @@ static om_status commit_round(store *s, int64_t run, const store_round *r,
     return keep ? drop_versions(s, run, round + 1 - (int64_t)keep, err) : OM_OK;
 }
 
-om_status store_commit(store *s, int64_t run, const store_round *r, const store_version *next,
-                       str snapshot, uint32_t keep, om_err *err)
+om_status store_commit(store *s, int64_t run, const store_round *r,
+                       const store_version *next, str snapshot, uint32_t keep, om_err *err)
 {
     TRY(begin(s, err));
     return finish(s, commit_round(s, run, r, next, snapshot, keep, err), err);
@@ -463,8 +477,9 @@ static om_status list_rounds(store *s, int64_t run,
     return st;
 }
 
-om_status store_rounds(store *s, int64_t run, om_status (*fn)(void *ctx, const store_round *r),
-                       void *ctx, om_err *err)
+om_status store_rounds(store *s, int64_t run,
+                       om_status (*fn)(void *ctx, const store_round *r), void *ctx,
+                       om_err *err)
 {
     os_lock(s->lock);
     om_status st = list_rounds(s, run, fn, ctx, err);
@@ -472,7 +487,8 @@ om_status store_rounds(store *s, int64_t run, om_status (*fn)(void *ctx, const s
     return st;
 }
 
-/* ---- devices ----------------------------------------------------------------------------------- */
+/* ---- devices
+ * ----------------------------------------------------------------------------------- */
 
 om_status store_device_put(store *s, const store_device *d, om_err *err)
 {
@@ -508,8 +524,8 @@ static om_status list_devices(store *s, om_status (*fn)(void *ctx, const store_d
     return st;
 }
 
-om_status store_devices(store *s, om_status (*fn)(void *ctx, const store_device *d), void *ctx,
-                        om_err *err)
+om_status store_devices(store *s, om_status (*fn)(void *ctx, const store_device *d),
+                        void *ctx, om_err *err)
 {
     os_lock(s->lock);
     om_status st = list_devices(s, fn, ctx, err);
@@ -534,7 +550,8 @@ om_status store_seen(store *s, const uint32_t *index, const uint64_t *seen_ms, s
     return st != OM_OK ? st : back;
 }
 
-/* ---- updates ------------------------------------------------------------------------------------ */
+/* ---- updates
+ * ------------------------------------------------------------------------------------ */
 
 om_status store_accept(store *s, int64_t run, const store_update *u, size_t n, om_err *err)
 {
@@ -553,7 +570,8 @@ om_status store_accepted(store *s, int64_t run, uint32_t round, uint32_t device,
 {
     bool row;
     os_lock(s->lock);
-    om_status st = step(s, SQL_ACCEPTED, &row, err, "iii", run, (int64_t)round, (int64_t)device);
+    om_status st =
+        step(s, SQL_ACCEPTED, &row, err, "iii", run, (int64_t)round, (int64_t)device);
     if (st == OM_OK && !row)
         st = OM_ENOTFOUND;
     if (st == OM_OK) {
@@ -566,7 +584,8 @@ om_status store_accepted(store *s, int64_t run, uint32_t round, uint32_t device,
 }
 
 static om_status list_updates(store *s, int64_t run, uint32_t round,
-                              om_status (*fn)(void *ctx, const store_update *u, om_err *err),
+                              om_status (*fn)(void *ctx, const store_update *u,
+                                              om_err *err),
                               void *ctx, om_err *err)
 {
     enum { Q = SQL_UPDATES };
@@ -604,7 +623,9 @@ om_status store_updates(store *s, int64_t run, uint32_t round,
     return st;
 }
 
-/* ---- blobs --------------------------------------------------------------------------------------- */
+/* ---- blobs
+ * ---------------------------------------------------------------------------------------
+ */
 
 bool store_blob_wanted(store *s, const uint8_t sha[32])
 {
@@ -617,8 +638,8 @@ bool store_blob_wanted(store *s, const uint8_t sha[32])
     return row || st != OM_OK; /* in doubt keep it */
 }
 
-om_status store_drop_blobs(store *s, om_status (*fn)(void *ctx, const uint8_t sha[32],
-                                                     om_err *err),
+om_status store_drop_blobs(store *s,
+                           om_status (*fn)(void *ctx, const uint8_t sha[32], om_err *err),
                            void *ctx, om_err *err)
 {
     for (;;) {

@@ -23,7 +23,8 @@ typedef struct store store;
 om_status store_open(const char *path, store **out, om_err *err);
 void store_close(store *s);
 
-/* ---- runs and their versions ------------------------------------------------------------ */
+/* ---- runs and their versions ------------------------------------------------------------
+ */
 
 typedef struct {
     uint8_t state_sha[32], down_sha[32];
@@ -32,9 +33,9 @@ typedef struct {
 
 typedef struct {
     int64_t id;
-    uint32_t round;         /* rounds committed = number of the newest version */
-    store_version version;  /* the newest */
-    buf config, snapshot;   /* owned: store_run_clear */
+    uint32_t round;        /* rounds committed = number of the newest version */
+    store_version version; /* the newest */
+    buf config, snapshot;  /* owned: store_run_clear */
 } store_run;
 
 /* OM_ENOTFOUND when there is no run of that name. */
@@ -54,12 +55,14 @@ typedef struct {
  * in one fenced transaction; the updates' payloads kept in rows are dropped, and all but
  * the newest `keep` versions too (0 keeps all).  OM_EEXIST when that round is committed
  * already. */
-om_status store_commit(store *s, int64_t run, const store_round *r, const store_version *next,
-                       str snapshot, uint32_t keep, om_err *err);
-om_status store_rounds(store *s, int64_t run, om_status (*fn)(void *ctx, const store_round *r),
-                       void *ctx, om_err *err);
+om_status store_commit(store *s, int64_t run, const store_round *r,
+                       const store_version *next, str snapshot, uint32_t keep, om_err *err);
+om_status store_rounds(store *s, int64_t run,
+                       om_status (*fn)(void *ctx, const store_round *r), void *ctx,
+                       om_err *err);
 
-/* ---- devices ------------------------------------------------------------------------------ */
+/* ---- devices
+ * ------------------------------------------------------------------------------ */
 
 typedef struct {
     uint32_t index;
@@ -70,19 +73,21 @@ typedef struct {
 
 /* Adds the device or gives the one of that name a new token. */
 om_status store_device_put(store *s, const store_device *d, om_err *err);
-om_status store_devices(store *s, om_status (*fn)(void *ctx, const store_device *d), void *ctx,
-                        om_err *err);
+om_status store_devices(store *s, om_status (*fn)(void *ctx, const store_device *d),
+                        void *ctx, om_err *err);
 om_status store_seen(store *s, const uint32_t *index, const uint64_t *seen_ms, size_t n,
                      om_err *err);
 
-/* ---- updates ------------------------------------------------------------------------------- */
+/* ---- updates
+ * ------------------------------------------------------------------------------- */
 
 typedef struct {
     uint32_t round, device, attempt;
     uint64_t bytes, samples;
     double loss;
     uint8_t sha[32];
-    const void *payload; /* (bytes) when it lives in the row; NULL: in a file of the inbox */
+    const void
+        *payload; /* (bytes) when it lives in the row; NULL: in a file of the inbox */
 } store_update;
 
 /* All or none, one transaction. A second update of the same (run, round, device) is an
@@ -96,12 +101,13 @@ om_status store_updates(store *s, int64_t run, uint32_t round,
                         om_status (*fn)(void *ctx, const store_update *u, om_err *err),
                         void *ctx, om_err *err);
 
-/* ---- blobs ---------------------------------------------------------------------------------- */
+/* ---- blobs
+ * ---------------------------------------------------------------------------------- */
 
 bool store_blob_wanted(store *s, const uint8_t sha[32]);
 /* Blobs that no version refers to any more: fn removes the file, then the row goes. */
-om_status store_drop_blobs(store *s, om_status (*fn)(void *ctx, const uint8_t sha[32],
-                                                     om_err *err),
+om_status store_drop_blobs(store *s,
+                           om_status (*fn)(void *ctx, const uint8_t sha[32], om_err *err),
                            void *ctx, om_err *err);
 
 #endif

@@ -74,6 +74,11 @@ struct fl_algo {
      * leaves the server as it was. */
     om_status (*server_recv)(const fl_env *e, void *server, uint32_t id, uint64_t samples,
                              const uint8_t *up, size_t up_n, arena scratch, om_err *err);
+    /* Would server_recv take this message, apart from its place in the order?  Touches
+     * nothing but zeros (dim), which stay zero: a driver can refuse an update at the
+     * door instead of at the close. */
+    om_status (*server_check)(const fl_env *e, uint32_t id, uint64_t samples,
+                              const uint8_t *up, size_t up_n, float *zeros, om_err *err);
     /* The new model.  On failure (nothing finite came out) the old model stands. */
     om_status (*server_close)(const fl_env *e, void *server, arena scratch, om_err *err);
     const float *(*model)(const fl_env *e, const void *server); /* (dim) */

@@ -55,19 +55,32 @@ om_status average_begin(const fl_env *e, void *server, buf *down, om_err *err)
     return OM_OK;
 }
 
-om_status average_recv(const fl_env *e, void *server, uint32_t id, uint64_t samples,
-                       bool weighted, const uint8_t *up, size_t up_n, om_err *err)
+static om_status check_head(const fl_env *e, uint32_t id, uint64_t samples, om_err *err)
 {
-    head *h = server;
     if (id >= e->n_clients)
         return fail(err, OM_EARG, "client %u is outside the population of %u", (unsigned)id,
                     (unsigned)e->n_clients);
-    if (id < h->next_id)
-        return fail(err, OM_EARG, "client %u came twice or out of order", (unsigned)id);
     if (samples == 0 || samples > AVERAGE_MOST_SAMPLES)
         return fail(err, OM_EARG, "client %u claims %llu samples; 1 to %llu are believed",
                     (unsigned)id, (unsigned long long)samples,
                     (unsigned long long)AVERAGE_MOST_SAMPLES);
+    return OM_OK;
+}
+
+om_status average_check(const fl_env *e, uint32_t id, uint64_t samples, const uint8_t *up,
+                        size_t up_n, float *zeros, om_err *err)
+{
+    TRY(check_head(e, id, samples, err));
+    return e->up->decode(e->up_p, up, up_n, 0.0f, zeros, e->dim, err);
+}
+
+om_status average_recv(const fl_env *e, void *server, uint32_t id, uint64_t samples,
+                       bool weighted, const uint8_t *up, size_t up_n, om_err *err)
+{
+    head *h = server;
+    TRY(check_head(e, id, samples, err));
+    if (id < h->next_id)
+        return fail(err, OM_EARG, "client %u came twice or out of order", (unsigned)id);
     float weight = weighted ? (float)samples : 1.0f;
     TRY(e->up->decode(e->up_p, up, up_n, weight, average_vector(e, server, 1), e->dim, err));
     h->weight += (double)weight;

@@ -21,6 +21,8 @@ om_status average_open(const fl_env *e, void *server, const float *x0, om_err *e
 size_t average_down_bound(const fl_env *e);
 /* Down message: x as dim little-endian floats. */
 om_status average_begin(const fl_env *e, void *server, buf *down, om_err *err);
+om_status average_check(const fl_env *e, uint32_t id, uint64_t samples, const uint8_t *up,
+                        size_t up_n, float *zeros, om_err *err);
 /* weighted: by samples, else every client counts the same. */
 om_status average_recv(const fl_env *e, void *server, uint32_t id, uint64_t samples,
                        bool weighted, const uint8_t *up, size_t up_n, om_err *err);

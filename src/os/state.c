@@ -25,8 +25,10 @@ om_status os_state_create(const char *path, size_t n, os_state *out, om_err *err
         close(out->fd_);
         unlink(path);
         *out = (os_state){.fd_ = -1};
-        return fail(err, e == ENOMEM ? OM_ENOMEM : OM_EIO, "cannot allocate %zu bytes in '%s': "
-                    "%s", n, path, strerror(e));
+        return fail(err, e == ENOMEM ? OM_ENOMEM : OM_EIO,
+                    "cannot allocate %zu bytes in '%s': "
+                    "%s",
+                    n, path, strerror(e));
     }
     out->p = p;
     out->n = n;
@@ -36,7 +38,8 @@ om_status os_state_create(const char *path, size_t n, os_state *out, om_err *err
 om_status os_state_sync(os_state *s, om_err *err)
 {
     if (msync(s->p, s->n, MS_SYNC) != 0 || fsync(s->fd_) != 0)
-        return fail(err, OM_EIO, "cannot sync a state of %zu bytes: %s", s->n, strerror(errno));
+        return fail(err, OM_EIO, "cannot sync a state of %zu bytes: %s", s->n,
+                    strerror(errno));
     return OM_OK;
 }
 

@@ -17,8 +17,9 @@
 enum { CHECKINS_PER_SECOND = 5000, SNAPSHOT_VERSION = 1, MAX_CLIENTS = 10000000 };
 
 static const char *const phase_names[ROUND_PHASES] = {
-    [ROUND_WAITING] = "waiting",   [ROUND_OPEN] = "open",           [ROUND_CLOSING] = "closing",
-    [ROUND_FINISHED] = "finished", [ROUND_ABANDONED] = "abandoned",
+    [ROUND_WAITING] = "waiting",     [ROUND_OPEN] = "open",
+    [ROUND_CLOSING] = "closing",     [ROUND_FINISHED] = "finished",
+    [ROUND_ABANDONED] = "abandoned",
 };
 
 const char *round_phase_name(round_phase p) { return phase_names[p]; }
@@ -26,23 +27,28 @@ const char *round_phase_name(round_phase p) { return phase_names[p]; }
 om_status round_plan_check(const round_plan *p, om_err *err)
 {
     if (p->n_clients < 1 || p->n_clients > MAX_CLIENTS)
-        return fail(err, OM_EARG, "round: clients is %u; it must lie in 1..%d", p->n_clients,
-                    MAX_CLIENTS);
+        return fail(err, OM_EARG, "round: clients is %u; it must lie in 1..%d",
+                    p->n_clients, MAX_CLIENTS);
     if (p->cohort < 1 || p->cohort > p->n_clients)
-        return fail(err, OM_EARG, "round: cohort is %u of %u clients", p->cohort, p->n_clients);
+        return fail(err, OM_EARG, "round: cohort is %u of %u clients", p->cohort,
+                    p->n_clients);
     if (p->over > p->n_clients)
         return fail(err, OM_EARG, "round: over-selection is %u of %u clients", p->over,
                     p->n_clients);
     if (p->start_devices < p->cohort || p->start_devices > p->n_clients)
-        return fail(err, OM_EARG, "round: start_devices is %u; it must lie in cohort..clients "
-                    "(%u..%u)", p->start_devices, p->cohort, p->n_clients);
+        return fail(err, OM_EARG,
+                    "round: start_devices is %u; it must lie in cohort..clients "
+                    "(%u..%u)",
+                    p->start_devices, p->cohort, p->n_clients);
     if (p->min_accepted < 1 || p->min_accepted > p->cohort)
-        return fail(err, OM_EARG, "round: min_accepted is %u; it must lie in 1..cohort (%u)",
+        return fail(err, OM_EARG,
+                    "round: min_accepted is %u; it must lie in 1..cohort (%u)",
                     p->min_accepted, p->cohort);
     if (p->n_rounds < 1 || p->max_attempts < 1)
         return fail(err, OM_EARG, "round: rounds and max_attempts must be at least 1");
     if (p->deadline_ms < 1 || p->deadline_ms > UINT64_C(30) * 24 * 3600 * 1000)
-        return fail(err, OM_EARG, "round: a deadline of %llu ms is not within 1 ms..30 days",
+        return fail(err, OM_EARG,
+                    "round: a deadline of %llu ms is not within 1 ms..30 days",
                     (unsigned long long)p->deadline_ms);
     if (p->retry_min_ms > p->retry_max_ms)
         return fail(err, OM_EARG, "round: retry window %u..%u ms is empty", p->retry_min_ms,
@@ -65,8 +71,7 @@ void round_copy(round_state *to, const round_state *from, uint8_t *device)
 
 size_t round_scratch_bytes(const round_plan *p)
 {
-    /* candidates, chosen, and what fl_cohort itself may use */
-    return 3 * arena_bytes(uint32_t, p->n_clients) + arena_bytes(uint64_t, p->n_clients);
+    return 2 * arena_bytes(uint32_t, p->n_clients) + fl_cohort_bytes(p->n_clients);
 }
 
 /* ---- selection ---------------------------------------------------------------------- */
@@ -102,7 +107,8 @@ static void open_round(round_state *s, uint64_t now, arena scratch)
     s->phase = ROUND_OPEN;
     s->attempt = s->selected = s->accepted = s->pending = 0;
     start_clock(s, now);
-    select_devices(s, ROUND_JOINED, 0, s->plan.cohort + s->plan.over, s->plan.seed, scratch);
+    select_devices(s, ROUND_JOINED, 0, s->plan.cohort + s->plan.over, s->plan.seed,
+                   scratch);
 }
 
 static void retry_round(round_state *s, uint64_t now, arena scratch)
@@ -269,18 +275,26 @@ round_action round_step(round_state *s, round_event e, uint64_t now, arena scrat
     if (about_device && e.device >= s->plan.n_clients)
         return refuse(s, WIRE_UNKNOWN_DEVICE);
     switch (e.kind) {
-    case EV_JOINED: return joined(s, e.device, now, scratch);
-    case EV_CHECKIN: return checkin(s, e.device);
-    case EV_OFFER: return offer(s, e);
-    case EV_STORED: return stored(s, e, true);
-    case EV_UNSTORED: return stored(s, e, false);
-    case EV_TICK: return tick(s, now, scratch);
-    case EV_COMMITTED: return committed(s, e.round, now, scratch);
+    case EV_JOINED:
+        return joined(s, e.device, now, scratch);
+    case EV_CHECKIN:
+        return checkin(s, e.device);
+    case EV_OFFER:
+        return offer(s, e);
+    case EV_STORED:
+        return stored(s, e, true);
+    case EV_UNSTORED:
+        return stored(s, e, false);
+    case EV_TICK:
+        return tick(s, now, scratch);
+    case EV_COMMITTED:
+        return committed(s, e.round, now, scratch);
     case EV_RESUMED:
         if (s->phase == ROUND_OPEN)
             start_clock(s, now);
         return act(ROUND_NOTHING, s->phase == ROUND_CLOSING ? ROUND_DO_CLOSE : 0);
-    case EV_STOP: return stop(s);
+    case EV_STOP:
+        return stop(s);
     }
     return act(ROUND_NOTHING, 0);
 }
@@ -333,12 +347,13 @@ const char *round_check(const round_state *s)
     return NULL;
 }
 
-/* ---- durable form --------------------------------------------------------------------- */
+/* ---- durable form ---------------------------------------------------------------------
+ */
 
 om_status round_save(const round_state *s, buf *out)
 {
-    const uint32_t head[] = {SNAPSHOT_VERSION, s->plan.n_clients, (uint32_t)s->phase, s->round,
-                             s->attempt};
+    const uint32_t head[] = {SNAPSHOT_VERSION, s->plan.n_clients, (uint32_t)s->phase,
+                             s->round, s->attempt};
     TRY(buf_reserve(out, sizeof(head) + 16 + s->plan.n_clients));
     for (size_t i = 0; i < countof(head); i++)
         TRY(buf_u32(out, head[i]));
@@ -364,9 +379,10 @@ om_status round_load(round_state *s, const round_plan *plan, uint8_t *device, co
     const uint8_t *flags = c.ok ? cursor_take(&c, plan->n_clients) : NULL;
     if (!flags || c.pos != n || version != SNAPSHOT_VERSION || clients != plan->n_clients ||
         phase >= ROUND_PHASES)
-        return fail(err, OM_EFORMAT, "round: the saved state is of version %u for %u clients in "
-                    "%zu bytes; expected version %d for %u clients", version, clients, n,
-                    SNAPSHOT_VERSION, plan->n_clients);
+        return fail(err, OM_EFORMAT,
+                    "round: the saved state is of version %u for %u clients in "
+                    "%zu bytes; expected version %d for %u clients",
+                    version, clients, n, SNAPSHOT_VERSION, plan->n_clients);
     s->phase = (round_phase)phase;
     memcpy(device, flags, plan->n_clients);
     s->joined = count(s, ROUND_JOINED);
@@ -374,6 +390,7 @@ om_status round_load(round_state *s, const round_plan *plan, uint8_t *device, co
     s->accepted = count(s, ROUND_ACCEPTED);
     s->pending = count(s, ROUND_PENDING);
     const char *broken = round_check(s);
-    return broken ? fail(err, OM_EFORMAT, "round: the saved state breaks invariant %s", broken)
-                  : OM_OK;
+    return broken
+               ? fail(err, OM_EFORMAT, "round: the saved state breaks invariant %s", broken)
+               : OM_OK;
 }

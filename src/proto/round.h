@@ -53,15 +53,15 @@ typedef enum {
 const char *round_phase_name(round_phase p); /* "waiting" ... */
 
 typedef struct {
-    uint32_t n_clients;      /* places in the population: client indices 0..n-1      */
-    uint32_t start_devices;  /* joined devices that open the first round             */
-    uint32_t cohort;         /* accepted updates that close a round                  */
-    uint32_t over;           /* selected beyond the cohort, against dropouts         */
-    uint32_t min_accepted;   /* enough at the deadline; fewer and the round is retried */
-    uint32_t max_attempts;   /* per round                                            */
+    uint32_t n_clients;     /* places in the population: client indices 0..n-1      */
+    uint32_t start_devices; /* joined devices that open the first round             */
+    uint32_t cohort;        /* accepted updates that close a round                  */
+    uint32_t over;          /* selected beyond the cohort, against dropouts         */
+    uint32_t min_accepted;  /* enough at the deadline; fewer and the round is retried */
+    uint32_t max_attempts;  /* per round                                            */
     uint32_t n_rounds;
     uint32_t retry_min_ms, retry_max_ms; /* the window given to devices with no task */
-    uint64_t deadline_ms;    /* length of an attempt                                 */
+    uint64_t deadline_ms; /* length of an attempt                                 */
     uint64_t seed;
 } round_plan;
 
@@ -70,10 +70,10 @@ om_status round_plan_check(const round_plan *p, om_err *err);
 enum {
     ROUND_JOINED = 1u << 0,
     ROUND_SELECTED = 1u << 1,
-    ROUND_TASKED = 1u << 2,   /* took the task                    */
-    ROUND_PENDING = 1u << 3,  /* its update is being made durable */
+    ROUND_TASKED = 1u << 2,  /* took the task                    */
+    ROUND_PENDING = 1u << 3, /* its update is being made durable */
     ROUND_ACCEPTED = 1u << 4,
-    ROUND_PRESENT = 1u << 5,  /* asked for work in this attempt   */
+    ROUND_PRESENT = 1u << 5, /* asked for work in this attempt   */
 };
 
 typedef struct {
@@ -102,14 +102,20 @@ typedef struct {
     uint32_t device, round, attempt;
 } round_event;
 
-enum {                        /* what the coordinator must do, in this order */
-    ROUND_DO_SAVE = 1u << 0,  /* make the new state durable before answering */
-    ROUND_DO_CLOSE = 1u << 1, /* fold the accepted updates, then COMMITTED   */
-    ROUND_DO_END = 1u << 2,   /* the run is over: finished or abandoned      */
+enum {                           /* what the coordinator must do, in this order */
+       ROUND_DO_SAVE = 1u << 0,  /* make the new state durable before answering */
+       ROUND_DO_CLOSE = 1u << 1, /* fold the accepted updates, then COMMITTED   */
+       ROUND_DO_END = 1u << 2,   /* the run is over: finished or abandoned      */
 };
 
-typedef enum { ROUND_NOTHING, ROUND_GIVE_TASK, ROUND_GIVE_WAIT, ROUND_GIVE_END, ROUND_TAKE,
-               ROUND_REFUSE } round_answer;
+typedef enum {
+    ROUND_NOTHING,
+    ROUND_GIVE_TASK,
+    ROUND_GIVE_WAIT,
+    ROUND_GIVE_END,
+    ROUND_TAKE,
+    ROUND_REFUSE
+} round_answer;
 
 typedef struct {
     round_answer answer;

@@ -37,8 +37,8 @@ bool wire_name_ok(str name)
 {
     for (size_t i = 0; i < name.n; i++) {
         char c = name.p[i];
-        bool ok = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') || (c >= 'A' && c <= 'Z') ||
-                  (c && strchr("._:-", c));
+        bool ok = (c >= '0' && c <= '9') || (c >= 'a' && c <= 'z') ||
+                  (c >= 'A' && c <= 'Z') || (c && strchr("._:-", c));
         if (!ok)
             return false;
     }
@@ -59,8 +59,8 @@ static reader open_message(const char *what, const void *p, size_t n, om_err *er
 {
     reader r = {.what = what, .err = err, .status = OM_OK};
     if (n > WIRE_MESSAGE_MAX) {
-        r.status = fail(err, OM_ELIMIT, "wire: a %s message of %zu bytes; at most %d", what, n,
-                        WIRE_MESSAGE_MAX);
+        r.status = fail(err, OM_ELIMIT, "wire: a %s message of %zu bytes; at most %d", what,
+                        n, WIRE_MESSAGE_MAX);
         return r;
     }
     r.status = json_parse(p, n, 256, &r.doc, err);
@@ -70,8 +70,10 @@ static reader open_message(const char *what, const void *p, size_t n, om_err *er
         return r;
     uint64_t protocol = json_u64(json_get(r.doc.root, "protocol"), 0);
     if (protocol != WIRE_PROTOCOL)
-        r.status = fail(err, OM_EUNSUPPORTED, "wire: a %s message of protocol %llu; this side "
-                        "speaks %d", what, (unsigned long long)protocol, WIRE_PROTOCOL);
+        r.status = fail(err, OM_EUNSUPPORTED,
+                        "wire: a %s message of protocol %llu; this side "
+                        "speaks %d",
+                        what, (unsigned long long)protocol, WIRE_PROTOCOL);
     return r;
 }
 
@@ -198,7 +200,8 @@ om_status wire_get_registered(wire_registered *m, const void *p, size_t n, om_er
     return shut_message(&r);
 }
 
-/* ---- the answer to a check-in --------------------------------------------------------- */
+/* ---- the answer to a check-in ---------------------------------------------------------
+ */
 
 static const char *const work_names[] = {
     [WIRE_WAIT] = "wait", [WIRE_TASK] = "task", [WIRE_END] = "end"};
@@ -285,7 +288,8 @@ om_status wire_get_answer(wire_answer *m, const void *p, size_t n, om_err *err)
     return shut_message(&r);
 }
 
-/* ---- an update's head ------------------------------------------------------------------ */
+/* ---- an update's head ------------------------------------------------------------------
+ */
 
 om_status wire_put_update(const wire_update *m, buf *out)
 {
@@ -314,14 +318,15 @@ om_status wire_get_update(wire_update *m, const void *p, size_t n, om_err *err)
     return shut_message(&r);
 }
 
-/* ---- results and refusals ---------------------------------------------------------------- */
+/* ---- results and refusals
+ * ---------------------------------------------------------------- */
 
 om_status wire_put_result(const wire_result *m, buf *out)
 {
     json_out o = begin(out);
     bool ok = m->reason == WIRE_OK;
-    json_put_str(&o, "status", ok ? m->complete ? STR("accepted") : STR("incomplete")
-                                  : STR("refused"));
+    json_put_str(&o, "status",
+                 ok ? m->complete ? STR("accepted") : STR("incomplete") : STR("refused"));
     if (!ok) {
         json_put_str(&o, "error", str_of(wire_reason_name(m->reason)));
         json_put_u64(&o, "status_code", wire_reason_http(m->reason));

@@ -16,10 +16,10 @@
 
 enum {
     WIRE_PROTOCOL = 1,
-    WIRE_NAME = 256,           /* a device's name: 1..255 bytes, [A-Za-z0-9._:-]   */
+    WIRE_NAME = 256, /* a device's name: 1..255 bytes, [A-Za-z0-9._:-]   */
     WIRE_TOKEN = 80,
     WIRE_PARAMS = 2048,
-    WIRE_MESSAGE_MAX = 16384,  /* bytes of one JSON message                        */
+    WIRE_MESSAGE_MAX = 16384, /* bytes of one JSON message                        */
 };
 #define WIRE_SAMPLES_MAX (UINT64_C(1) << 32) /* a claim above this is absurd */
 #define WIRE_PAYLOAD_MAX (UINT64_C(1) << 40)
@@ -30,10 +30,11 @@ enum {
     X(OK, ok, 200, false, "accepted")                                                      \
     X(BAD_MESSAGE, bad_message, 400, false, "the message is malformed")                    \
     X(WRONG_PROTOCOL, wrong_protocol, 400, false,                                          \
-      "the other side speaks another protocol version; update the older one")             \
+      "the other side speaks another protocol version; update the older one")              \
     X(UNAUTHORIZED, unauthorized, 401, false, "the token is missing or not known here")    \
     X(UNKNOWN_DEVICE, unknown_device, 403, false, "this device is not registered")         \
-    X(NOT_SELECTED, not_selected, 403, false, "this device was not selected for the round") \
+    X(NOT_SELECTED, not_selected, 403, false,                                              \
+      "this device was not selected for the round")                                        \
     X(NOT_FOUND, not_found, 404, false, "no such thing")                                   \
     X(NO_RUN, no_run, 404, false, "no such run")                                           \
     X(BAD_METHOD, bad_method, 405, false, "this path does not take this method")           \
@@ -59,14 +60,14 @@ typedef enum {
 #define X(NAME, name, http, again, text) WIRE_##NAME,
     WIRE_REASON_MAP(X)
 #undef X
-    WIRE_REASONS
+        WIRE_REASONS
 } wire_reason;
 
 const char *wire_reason_name(wire_reason r);
 const char *wire_reason_text(wire_reason r);
 unsigned wire_reason_http(wire_reason r);
-bool wire_reason_again(wire_reason r);       /* worth retrying as it is        */
-wire_reason wire_reason_find(str name);      /* WIRE_INTERNAL when not known   */
+bool wire_reason_again(wire_reason r);  /* worth retrying as it is        */
+wire_reason wire_reason_find(str name); /* WIRE_INTERNAL when not known   */
 
 bool wire_name_ok(str name);
 
@@ -108,17 +109,17 @@ typedef struct {
     uint32_t round, attempt;
     uint64_t bytes, samples;
     uint8_t sha[32];
-    double loss;     /* before training, on the device's data; NaN when not known */
+    double loss; /* before training, on the device's data; NaN when not known */
 } wire_update;
 
 /* The answer to an upload's steps and to every refusal. */
 typedef struct {
     wire_reason reason;
-    bool complete;        /* accepted for good; else go on at `offset`      */
+    bool complete; /* accepted for good; else go on at `offset`      */
     uint64_t offset;
-    char upload[80];      /* name of the upload, for append and complete    */
+    char upload[80]; /* name of the upload, for append and complete    */
     uint32_t retry_min_ms, retry_max_ms;
-    char message[300];    /* the reason's sentence and its details          */
+    char message[300]; /* the reason's sentence and its details          */
 } wire_result;
 
 /* Each appends one JSON object to `out`; each parser names what it did not like. */

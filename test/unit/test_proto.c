@@ -6,11 +6,22 @@ static wire_answer sample_answer(void)
 {
     wire_answer a = {.work = WIRE_TASK};
     wire_task *k = &a.task;
-    *k = (wire_task){.run = "demo-1", .round = 3, .attempt = 1, .client = 7, .n_clients = 8,
-                     .cohort = 8, .seed = UINT64_MAX, .dim = 262144, .deadline_ms = 60000,
-                     .algorithm = "fedavg", .codec = "topk", .kind = "quadratic",
-                     .algorithm_params = "lr=0.1,local_steps=5", .codec_params = "k=10",
-                     .task = "{\"spread\": \"\\u00e9\"}", .down_bytes = 1048576,
+    *k = (wire_task){.run = "demo-1",
+                     .round = 3,
+                     .attempt = 1,
+                     .client = 7,
+                     .n_clients = 8,
+                     .cohort = 8,
+                     .seed = UINT64_MAX,
+                     .dim = 262144,
+                     .deadline_ms = 60000,
+                     .algorithm = "fedavg",
+                     .codec = "topk",
+                     .kind = "quadratic",
+                     .algorithm_params = "lr=0.1,local_steps=5",
+                     .codec_params = "k=10",
+                     .task = "{\"spread\": \"\\u00e9\"}",
+                     .down_bytes = 1048576,
                      .up_bound = 99};
     memset(k->down_sha, 0xab, 32);
     return a;
@@ -26,14 +37,24 @@ static void round_trips(test *t)
     CHECK_OK(t, wire_get_answer(&back, raw, b.len, &err), err);
     CHECK(t, memcmp(&a, &back, sizeof(a)) == 0);
     b.len = 0;
-    wire_update u = {.run = "r", .round = 1, .attempt = 2, .bytes = 5, .loss = 0.25,
-                     .samples = UINT64_C(9223372036854775808)}, ub;
+    wire_update u = {.run = "r",
+                     .round = 1,
+                     .attempt = 2,
+                     .bytes = 5,
+                     .loss = 0.25,
+                     .samples = UINT64_C(9223372036854775808)},
+                ub;
     CHECK_OK(t, wire_put_update(&u, &b), err);
     CHECK_OK(t, wire_get_update(&ub, raw, b.len, &err), err);
     CHECK(t, memcmp(&u, &ub, sizeof(u)) == 0);
     b.len = 0;
-    wire_result r = {.reason = WIRE_BAD_UPDATE, .upload = "x.1", .offset = 9, .retry_min_ms = 1,
-                     .retry_max_ms = 2, .message = "NaN at index 3"}, rb;
+    wire_result r = {.reason = WIRE_BAD_UPDATE,
+                     .upload = "x.1",
+                     .offset = 9,
+                     .retry_min_ms = 1,
+                     .retry_max_ms = 2,
+                     .message = "NaN at index 3"},
+                rb;
     CHECK_OK(t, wire_put_result(&r, &b), err);
     CHECK_OK(t, wire_get_result(&rb, raw, b.len, &err), err);
     CHECK(t, memcmp(&r, &rb, sizeof(r)) == 0);
@@ -65,8 +86,10 @@ static void hostile(test *t)
     refuses(t, HEAD "4294967296}", "round_number");
     refuses(t, HEAD "\"1\"}", "wrong type");
     refuses(t, HEAD "1,\"attempt\":0,\"update_bytes\":1099511627777}", "update_bytes");
-    refuses(t, HEAD "1,\"attempt\":0,\"update_bytes\":1,\"update_sha256\":\"00\"}", "SHA-256");
-    refuses(t, HEAD "1,\"attempt\":0,\"update_bytes\":1,\"update_sha256\":" SHA "}", "sample");
+    refuses(t, HEAD "1,\"attempt\":0,\"update_bytes\":1,\"update_sha256\":\"00\"}",
+            "SHA-256");
+    refuses(t, HEAD "1,\"attempt\":0,\"update_bytes\":1,\"update_sha256\":" SHA "}",
+            "sample");
     refuses(t, "{\"protocol\":1,\"run_id\":\"../x\"}", "name");
     char big[WIRE_MESSAGE_MAX + 2];
     memset(big, ' ', sizeof(big));
@@ -103,7 +126,8 @@ static void reasons(test *t)
     }
     CHECK_INT(t, wire_reason_find(STR("no such reason")), WIRE_INTERNAL);
     CHECK(t, wire_name_ok(STR("phone-7.example:a_B")));
-    CHECK(t, !wire_name_ok(STR("")) && !wire_name_ok(STR("..")) && !wire_name_ok(STR("a/b")));
+    CHECK(t,
+          !wire_name_ok(STR("")) && !wire_name_ok(STR("..")) && !wire_name_ok(STR("a/b")));
     CHECK(t, !wire_name_ok((str){"a\0b", 3}));
 }
 

@@ -114,7 +114,8 @@ static void refusals(test *t)
             step(&w, EV_STORED, d, 1);
     CHECK_INT(t, deliver(&w, selected(&w, 0)).reason, WIRE_LATE);
     step(&w, EV_COMMITTED, 0, 2);
-    CHECK_INT(t, round_step(&w.s, (round_event){EV_OFFER, in, 0, 0}, 1, a).reason, WIRE_LATE);
+    CHECK_INT(t, round_step(&w.s, (round_event){EV_OFFER, in, 0, 0}, 1, a).reason,
+              WIRE_LATE);
     step(&w, EV_STOP, 0, 3);
     CHECK_INT(t, w.s.phase, ROUND_ABANDONED);
     CHECK_INT(t, step(&w, EV_OFFER, in, 1).reason, WIRE_RUN_OVER);
@@ -183,7 +184,8 @@ static void snapshots(test *t)
     CHECK(t, strstr(err.msg, "invariant 2") != NULL);
 }
 
-/* ---- the world ------------------------------------------------------------------------ */
+/* ---- the world ------------------------------------------------------------------------
+ */
 
 enum { DEVICES = 10000, ROUNDS = 12, COHORT = 1000 };
 
@@ -254,8 +256,8 @@ static round_action feed(world *w, round_event_kind kind, uint32_t device, uint3
     round_phase was = w->s.phase;
     uint32_t was_attempt = w->s.attempt;
     round_event e = {kind, device, round, attempt};
-    round_action a = round_step(&w->s, e, w->now,
-                                arena_of(w->scratch, round_scratch_bytes(&w->plan)));
+    round_action a =
+        round_step(&w->s, e, w->now, arena_of(w->scratch, round_scratch_bytes(&w->plan)));
     CHECK(w->t, w->s.round >= w->round_seen); /* invariant 8 */
     if (w->s.round == w->round_seen)
         CHECK(w->t, w->s.accepted >= w->accepted_seen);
@@ -287,8 +289,8 @@ static void poll(world *w, uint32_t d)
             plan_for(w, 150 + rng_below(&w->r, 6000), TRAINED, d);
         plan_for(w, 4000, POLL, d);
     } else if (a.answer == ROUND_GIVE_WAIT) {
-        plan_for(w, a.retry_min_ms + rng_below(&w->r, a.retry_max_ms - a.retry_min_ms + 1), POLL,
-                 d);
+        plan_for(w, a.retry_min_ms + rng_below(&w->r, a.retry_max_ms - a.retry_min_ms + 1),
+                 POLL, d);
     }
 }
 
@@ -335,9 +337,10 @@ static void crash(world *w)
     om_err err = {0};
     w->crashes++;
     memset(w->device, 0xff, DEVICES);
-    CHECK_OK(w->t,
-             round_load(&w->s, &w->plan, w->device, w->snapshot.data, w->snapshot.len, &err),
-             err);
+    CHECK_OK(
+        w->t,
+        round_load(&w->s, &w->plan, w->device, w->snapshot.data, w->snapshot.len, &err),
+        err);
     w->accepted_seen = 0;
     for (uint32_t d = 0; d < DEVICES; d++)
         if (w->stored[d])
@@ -394,8 +397,12 @@ static void happen(world *w, happening h)
         }
         poll(w, h.device);
         break;
-    case TRAINED: trained(w, h); break;
-    case WRITTEN: written(w, h); break;
+    case TRAINED:
+        trained(w, h);
+        break;
+    case WRITTEN:
+        written(w, h);
+        break;
     case LOST_WRITE:
         if (h.round == w->s.round && (w->device[h.device] & ROUND_PENDING))
             feed(w, EV_UNSTORED, h.device, 0, 0);
@@ -404,7 +411,9 @@ static void happen(world *w, happening h)
         feed(w, EV_TICK, 0, 0, 0);
         plan_for(w, 100, TIMER, 0);
         break;
-    case FOLDED: folded(w, h); break;
+    case FOLDED:
+        folded(w, h);
+        break;
     case CRASH:
         crash(w);
         if (h.device == 0)
@@ -419,7 +428,8 @@ static void ten_thousand(test *t)
 {
     world w;
     world_open(&w, t, 20);
-    while (w.s.phase != ROUND_FINISHED && w.s.phase != ROUND_ABANDONED && w.events < 3000000) {
+    while (w.s.phase != ROUND_FINISHED && w.s.phase != ROUND_ABANDONED &&
+           w.events < 3000000) {
         happening h = next_happening(&w);
         w.now = h.at;
         happen(&w, h);

@@ -12,7 +12,10 @@ static const char *path_in(test *t, const char *name)
     return path;
 }
 
-static bool want_first(void *ctx, const uint8_t sha[32]) { return memcmp(ctx, sha, 32) == 0; }
+static bool want_first(void *ctx, const uint8_t sha[32])
+{
+    return memcmp(ctx, sha, 32) == 0;
+}
 
 static void blob_life(test *t)
 {
@@ -74,7 +77,11 @@ static om_status drop_blob(void *ctx, const uint8_t sha[32], om_err *err)
 
 static store_update update_of(uint32_t round, uint32_t device)
 {
-    store_update u = {.round = round, .device = device, .bytes = 3, .samples = 5, .loss = 1.5,
+    store_update u = {.round = round,
+                      .device = device,
+                      .bytes = 3,
+                      .samples = 5,
+                      .loss = 1.5,
                       .payload = device % 2 ? "abc" : NULL};
     memset(u.sha, (int)device, 32);
     return u;
@@ -101,7 +108,8 @@ static void accept_and_commit(test *t)
     store_update bad[2] = {update_of(0, 7), update_of(0, 5)};
     CHECK_INT(t, store_accept(s, run.id, bad, 2, &err), OM_EEXIST);
     uint8_t sha[32];
-    CHECK_INT(t, store_accepted(s, run.id, 0, 7, sha, &err), OM_ENOTFOUND); /* all or none */
+    CHECK_INT(t, store_accepted(s, run.id, 0, 7, sha, &err),
+              OM_ENOTFOUND); /* all or none */
     CHECK_OK(t, store_accepted(s, run.id, 0, 5, sha, &err), err);
     CHECK_INT(t, sha[0], 5);
     listing l = {0};
@@ -112,8 +120,10 @@ static void accept_and_commit(test *t)
     store_version v1 = version_of(1);
     CHECK_OK(t, store_commit(s, run.id, &r, &v1, STR("snap1"), 1, &err), err);
     CHECK_INT(t, store_commit(s, run.id, &r, &v1, STR("snap1"), 1, &err), OM_EEXIST);
-    CHECK_OK(t, store_accepted(s, run.id, 0, 5, sha, &err), err); /* remembered for replays */
-    CHECK(t, store_blob_wanted(s, v1.state_sha) && !store_blob_wanted(s, run.version.state_sha));
+    CHECK_OK(t, store_accepted(s, run.id, 0, 5, sha, &err),
+             err); /* remembered for replays */
+    CHECK(t, store_blob_wanted(s, v1.state_sha) &&
+                 !store_blob_wanted(s, run.version.state_sha));
     l = (listing){0};
     CHECK_OK(t, store_drop_blobs(s, drop_blob, &l, &err), err);
     CHECK(t, l.device[0] == 1 && l.device[100 % 16] == 1 && l.device[1] == 0);
@@ -188,7 +198,8 @@ int main(int argc, char **argv)
 {
     static const test_case cases[] = {
         {"blob_life", "put, adopt, map, sweep", blob_life},
-        {"accept_and_commit", "all or none, order, versions, references", accept_and_commit},
+        {"accept_and_commit", "all or none, order, versions, references",
+         accept_and_commit},
         {"fence", "a stale coordinator promises nothing", fence},
         {"devices", "tokens change, indices do not", devices},
         {"not_ours", "files that are not a store", not_ours},

@@ -57,6 +57,7 @@ const fl_algo fl_fedavg = {
     .server_begin = average_begin,
     .client_step = client_step,
     .server_recv = server_recv,
+    .server_check = average_check,
     .server_close = server_close,
     .model = average_model,
 };

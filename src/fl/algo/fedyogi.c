@@ -33,6 +33,7 @@ const fl_algo fl_fedyogi = {
     .server_begin = average_begin,
     .client_step = fedopt_client,
     .server_recv = fedopt_recv,
+    .server_check = average_check,
     .server_close = server_close,
     .model = average_model,
 };
