@@ -24,6 +24,9 @@ enum {
     SEG = 256,        /* columns of a packed B unpacked together: its longest block */
     SEG_K = 32,       /* rows of it per piece                                      */
     PIECE = 256,      /* k elements of a transposed packed B per piece              */
+    THIN = 16,        /* rows or columns of a thin product                         */
+    DOTS_K = 32,      /* shorter sums are not worth a horizontal reduction         */
+    THIN_WORK = 1 << 20, /* multiply-adds of a thin item, about                    */
     ITEM_M = 168,     /* rows and columns of C in an item, before balancing        */
     ITEM_N = 512,
 };
@@ -295,10 +298,17 @@ static size_t core_bytes(const gemm_core *c, size_t m, size_t n, size_t k, size_
     return a_bytes(c, m, k) + b_bytes(c, n, k) + temp_floats(c, n, k) * threads * 4;
 }
 
+static size_t thin_bytes(size_t m, size_t n, size_t k)
+{
+    size_t small = size_min(m, n);
+    return small <= THIN ? small * k * 4 : 0;
+}
+
 size_t gemm_bytes(const kern *k, size_t m, size_t n, size_t kk, const pool *p)
 {
     size_t threads = (size_t)pool_threads(p);
-    return core_bytes(k->gemm->f32, m, n, kk, threads) + GEMM_ALIGN;
+    size_t packed = core_bytes(k->gemm->f32, m, n, kk, threads);
+    return size_max(packed, thin_bytes(m, n, kk)) + GEMM_ALIGN;
 }
 
 static void scale_c(const gemm_args *g)
@@ -308,6 +318,75 @@ static void scale_c(const gemm_args *g)
             float *c = &g->c[i * g->ldc + j];
             *c = g->beta == 0.0f ? 0.0f : g->beta * *c;
         }
+}
+
+/* ---- thin products ------------------------------------------------------------------- */
+
+typedef struct {
+    const gemm_thin *whole;
+    void (*fn)(const gemm_thin *g);
+    bool cut_m; /* else n */
+    size_t rows_step; /* floats between rows of the cut operand */
+} thin_job;
+
+static void thin_items(void *ctx, size_t beg, size_t end, int worker)
+{
+    const thin_job *w = ctx;
+    gemm_thin part = *w->whole;
+    (void)worker;
+    if (w->cut_m) {
+        part.m = end - beg;
+        part.x += beg * w->rows_step;
+        part.c += beg * part.crs;
+    } else {
+        part.n = end - beg;
+        part.y += beg * w->rows_step;
+        part.c += beg * part.ccs;
+    }
+    w->fn(&part);
+}
+
+/* Small operand, element (i,p) at src[i*rs + p*cs], as (rows,k) or (k,rows). */
+static void small_copy(float *out, const float *src, size_t rs, size_t cs, size_t rows, size_t k,
+                       bool k_first)
+{
+    for (size_t i = 0; i < rows; i++)
+        for (size_t p = 0; p < k; p++)
+            out[k_first ? p * rows + i : i * k + p] = src[i * rs + p * cs];
+}
+
+/* True when the product was thin and is done.  `big` is the long operand, `small` the
+ * other; rows of consecutive k go to dots, else to outer. */
+static bool run_thin(const gemm_kernels *gk, pool *p, const gemm_args *g, float *copy)
+{
+    bool small_b = g->n <= g->m;
+    size_t s = small_b ? g->n : g->m, b = small_b ? g->m : g->n;
+    const float *fb = g->b, *big = small_b ? g->a : fb, *small = small_b ? fb : g->a;
+    size_t ld_big = small_b ? g->lda : g->ldb, ld_small = small_b ? g->ldb : g->lda;
+    bool big_rows = small_b ? !g->a_t : g->b_t, small_rows = small_b ? g->b_t : !g->a_t;
+    size_t c_big = small_b ? g->ldc : 1, c_small = small_b ? 1 : g->ldc;
+    if (s > THIN || g->b_type != DTYPE_F32 || !gk->dots || (big_rows && g->k < DOTS_K))
+        return false;
+    if (small_rows != big_rows) {
+        small_copy(copy, small, small_rows ? ld_small : 1, small_rows ? 1 : ld_small, s, g->k,
+                   !big_rows);
+        small = copy, ld_small = big_rows ? g->k : s;
+    }
+    gemm_thin t = {.k = g->k, .c = g->c, .alpha = g->alpha, .beta = g->beta};
+    thin_job w = {.whole = &t, .fn = big_rows ? gk->dots : gk->outer};
+    w.cut_m = big_rows && s > 2; /* dots of one or two rows want them as x */
+    w.rows_step = big_rows ? ld_big : 1;
+    if (w.cut_m) {
+        t.m = b, t.n = s, t.x = big, t.ldx = ld_big, t.y = small, t.ldy = ld_small;
+        t.crs = c_big, t.ccs = c_small;
+    } else {
+        t.m = s, t.n = b, t.x = small, t.ldx = ld_small, t.y = big, t.ldy = ld_big;
+        t.crs = c_small, t.ccs = c_big;
+    }
+    size_t grain = size_max(round_up(THIN_WORK / (s * g->k), 48), 48);
+    pool_run(p, b, size_min(grain, round_up(div_up(b, 4 * (size_t)pool_threads(p)), 48)),
+             thin_items, &w);
+    return true;
 }
 
 /* Scratch is used as it is: zeroing it, as arena_alloc would, costs as much as packing. */
@@ -320,6 +399,9 @@ void gemm(const kern *k, pool *p, const gemm_args *g, arena scratch)
         return;
     }
     char *beg = scratch.beg + (-(uintptr_t)scratch.beg & (GEMM_ALIGN - 1));
+    BUG_IF(thin_bytes(g->m, g->n, g->k) > (size_t)(scratch.end - beg));
+    if (run_thin(k->gemm, p, g, (float *)(void *)beg))
+        return;
     size_t a = a_bytes(core, g->m, g->k), b = b_bytes(core, g->n, g->k);
     size_t temp = temp_floats(core, g->n, g->k);
     BUG_IF((size_t)(scratch.end - beg) < a + b + temp * threads * 4);
@@ -332,7 +414,11 @@ void gemm(const kern *k, pool *p, const gemm_args *g, arena scratch)
 
 const gemm_kernels *gemm_kernels_for(unsigned flags)
 {
-    static const gemm_kernels plain = {.f32 = &gemm_core_c};
+    const gemm_kernels *best = &gemm_c;
     (void)flags;
-    return &plain;
+#if defined(__x86_64__)
+    if (flags & CPU_AVX512)
+        best = &gemm_avx512;
+#endif
+    return best;
 }

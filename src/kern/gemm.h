@@ -32,14 +32,33 @@ struct gemm_core {
     const gemm_core *exact;            /* for what pack refuses; NULL: never refuses */
 };
 
-/* Direct paths for thin shapes, on operands as they lie.  NULL where a set has none.
- * All write C (m,n) = beta C + alpha op(A) op(B). */
+/* A thin product, on operands as they lie: c[i*crs + j*ccs] gets beta times itself plus
+ * alpha times the sum over p of x(i,p) y(j,p). */
+typedef struct {
+    size_t m, n, k;
+    const float *x, *y;
+    size_t ldx, ldy;
+    float *c;
+    size_t crs, ccs;
+    float alpha, beta;
+} gemm_thin;
+
+static inline void gemm_put(const gemm_thin *g, size_t i, size_t j, float sum)
+{
+    float *c = &g->c[i * g->crs + j * g->ccs];
+    *c = g->alpha * sum + (g->beta == 0.0f ? 0.0f : g->beta * *c);
+}
+
 typedef struct gemm_kernels {
     const gemm_core *f32;
+    /* x(i,p) = x[i*ldx + p], y likewise: best with m or n <= 16.  NULL: none. */
+    void (*dots)(const gemm_thin *g);
+    /* x(i,p) = x[p*ldx + i], y likewise: m <= 16 rows of sums stay in registers. */
+    void (*outer)(const gemm_thin *g);
 } gemm_kernels;
 
 const gemm_kernels *gemm_kernels_for(unsigned flags);
 
-extern const gemm_core gemm_core_c;
+extern const gemm_kernels gemm_c, gemm_avx2, gemm_avx512, gemm_neon;
 
 #endif

@@ -29,7 +29,9 @@ static void tile(size_t k, const void *a, const void *b, float *c, size_t ldc, s
         }
 }
 
-const gemm_core gemm_core_c = {
+static const gemm_core core = {
     .name = "c", .mr = MR, .nr = NR, .k_unit = 1, .kc = KC, .a_unit = 4, .b_unit = 4,
     .pack_a = pack, .pack_b = pack, .tile = tile,
 };
+
+const gemm_kernels gemm_c = {.f32 = &core};
