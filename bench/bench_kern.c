@@ -3,8 +3,8 @@
  *     bench_kern [--threads N] [--isa NAME] [--quick] [SHAPE...]
  *
  * The matrix product prints GFLOP/s and the share of this machine's multiply-add peak,
- * which the program measures itself, with registers alone, before each group and with as
- * many threads.  With OCTOMIL_PEER_BLAS=/path/to/libopenblas.so the same products run
+ * which the program measures itself, with registers alone, in turns with the product and
+ * on as many threads.  With OCTOMIL_PEER_BLAS=/path/to/libopenblas.so the same products run
  * through that library's cblas_sgemm in the same run.  Figures are the best of several
  * repeats: on a shared machine the best is the least disturbed. */
 #define _GNU_SOURCE
@@ -59,7 +59,7 @@ static struct {
 
 /* ---- the peak ---------------------------------------------------------------------------- */
 
-enum { PEAK_STEPS = 2000000, PEAK_SUMS = 16 };
+enum { PEAK_STEPS = 100000, PEAK_SUMS = 16 };
 
 #if defined(__x86_64__)
 __attribute__((target("avx512f"))) static float peak_avx512(void)
@@ -136,17 +136,13 @@ static void peak_item(void *ctx, size_t beg, size_t end, int worker)
 
 static double seconds(void) { return (double)os_now_ns() * 1e-9; }
 
-static double peak_gflops(unsigned flags, pool *p, size_t threads)
+/* One run of the peak loop on every thread, in GFLOP/s. */
+static double peak_once(unsigned flags, pool *p)
 {
-    double best = 1e9;
-    if (peak_flop(flags) == 0)
-        return 0;
-    for (int i = 0; i < 5; i++) {
-        double t = seconds();
-        pool_run(p, threads, 1, peak_item, &flags);
-        best = fmin(best, seconds() - t);
-    }
-    return peak_flop(flags) * (double)threads / best * 1e-9;
+    size_t threads = (size_t)pool_threads(p);
+    double t = seconds();
+    pool_run(p, threads, 1, peak_item, &flags);
+    return peak_flop(flags) * (double)threads / (seconds() - t) * 1e-9;
 }
 
 /* ---- products ------------------------------------------------------------------------------ */
@@ -172,19 +168,32 @@ static void run_peer(const shape *s, const data *d)
                d->c, (int)s->n);
 }
 
-/* Best GFLOP/s over `budget` seconds; k NULL: the peer. */
-static double rate(const kern *k, pool *p, const shape *s, const data *d, double budget)
+typedef struct {
+    double ours, peer, peak; /* GFLOP/s */
+} rates;
+
+static double timed(const kern *k, pool *p, const shape *s, const data *d, int inner)
 {
-    double flop = 2.0 * (double)s->m * (double)s->n * (double)s->k, best = 1e9;
-    int inner = (int)fmax(1, fmin(1000, 2e7 / flop));
+    double t = seconds();
+    for (int j = 0; j < inner; j++)
+        k ? run_ours(k, p, s, d) : run_peer(s, d);
+    return 2e-9 * (double)s->m * (double)s->n * (double)s->k * inner / (seconds() - t);
+}
+
+/* The best of each over `budget` seconds, taken in turns: what disturbs one disturbs all. */
+static rates measure(const kern *k, pool *p, const shape *s, const data *d, double budget)
+{
+    rates r = {0};
+    int inner = (int)fmax(1, 2e7 / (2.0 * (double)s->m * (double)s->n * (double)s->k));
     double start = seconds();
     for (int i = 0; i < 3 || seconds() - start < budget; i++) {
-        double t = seconds();
-        for (int j = 0; j < inner; j++)
-            k ? run_ours(k, p, s, d) : run_peer(s, d);
-        best = fmin(best, (seconds() - t) / inner);
+        r.ours = fmax(r.ours, timed(k, p, s, d, inner));
+        if (peer.sgemm)
+            r.peer = fmax(r.peer, timed(NULL, p, s, d, inner));
+        if (peak_flop(k->flags) > 0)
+            r.peak = fmax(r.peak, peak_once(k->flags, p));
     }
-    return flop / best * 1e-9;
+    return r;
 }
 
 static bool data_open(data *d, const kern *k, pool *p, const shape *s)
@@ -218,21 +227,19 @@ typedef struct {
     double budget;
 } options;
 
-static void bench_shape(const kern *k, pool *p, const shape *s, const options *o, double peak)
+static void bench_shape(const kern *k, pool *p, const shape *s, const options *o)
 {
     data d;
     if (!data_open(&d, k, p, s)) {
         printf("  no memory for %zux%zux%zu\n", s->m, s->n, s->k);
     } else {
-        double ours = rate(k, p, s, &d, o->budget);
+        rates r = measure(k, p, s, &d, o->budget);
         printf("  %5zu %5zu %5zu %c%c  %8.1f", s->m, s->n, s->k, s->a_t ? 'T' : 'N',
-               s->b_t ? 'T' : 'N', ours);
-        if (peak > 0)
-            printf("  %5.1f %%", 100 * ours / peak);
-        if (peer.sgemm) {
-            double theirs = rate(NULL, p, s, &d, o->budget);
-            printf("  %8.1f  %5.2fx", theirs, ours / theirs);
-        }
+               s->b_t ? 'T' : 'N', r.ours);
+        if (r.peak > 0)
+            printf("  %6.0f  %5.1f %%", r.peak, 100 * r.ours / r.peak);
+        if (peer.sgemm)
+            printf("  %8.1f  %5.2fx", r.peer, r.ours / r.peer);
         printf("  %s\n", s->what);
         fflush(stdout);
     }
@@ -253,14 +260,14 @@ static void bench_group(unsigned mask, int threads, const options *o)
     }
     if (peer.threads)
         peer.threads(threads);
-    double peak = peak_gflops(k.flags, p, (size_t)threads);
-    printf("\n[%s] %d thread%s, multiply-add peak %.0f GFLOP/s\n", names[0] ? names : "c",
-           threads, threads == 1 ? "" : "s", peak);
-    printf("      m     n     k       GFLOP/s%s%s\n", peak > 0 ? "    peak" : "",
-           peer.sgemm ? "      peer  ratio" : "");
+    printf("\n[%s] %d thread%s, GFLOP/s\n", names[0] ? names : "c", threads,
+           threads == 1 ? "" : "s");
+    printf("      m     n     k         ours%s%s\n",
+           peak_flop(k.flags) > 0 ? "    peak    share" : "",
+           peer.sgemm ? "      peer   ratio" : "");
     for (size_t i = 0; i < countof(shapes); i++)
         if (!o->shape || strstr(shapes[i].what, o->shape))
-            bench_shape(&k, p, &shapes[i], o, peak);
+            bench_shape(&k, p, &shapes[i], o);
     pool_close(p);
 }
 

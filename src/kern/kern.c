@@ -5,6 +5,7 @@
  * machine that exists. */
 #include "kern/kern.h"
 #include "kern/gemm.h"
+#include "kern/qmat.h"
 #include "kern/vec.h"
 
 #include <stdlib.h>
@@ -56,6 +57,7 @@ void kern_init(kern *k, unsigned mask)
     k->flags = usable(mask ? flags & mask : flags & ~flags_named(getenv("OCTOMIL_CPU_MASK")));
     vec_c(k);
     k->gemm = gemm_kernels_for(k->flags);
+    k->qmat = qmat_kernels_for(k->flags);
 }
 
 void kern_flag_names(unsigned flags, char *out, size_t cap)
