@@ -49,7 +49,7 @@ om_status lora_load_gguf(llm_model *m, const char *path, trainable *out, om_err 
 /* W + scale B A into a new file of `type`; the model in memory is untouched. */
 om_status lora_merge(const trainable *t, const char *path, dtype type, om_err *err);
 
-/* ---- local training (trainer.c) ---------------------------------------------------------- */
+/* ---- local training (trainer.c) --------------------------------------------------- */
 
 /* Token windows drawn from one text: window i of epoch e is a seeded permutation, so a
  * resumed run sees the same order. */

@@ -52,7 +52,7 @@ om_status lora_save_gguf(const trainable *t, const char *path, om_err *err)
     return s;
 }
 
-/* ---- load ---------------------------------------------------------------------------------- */
+/* ---- load ------------------------------------------------------------------------- */
 
 static const tensor *factor(const gguf *g, const nn_weight *w, const char *suffix)
 {

@@ -18,7 +18,7 @@ static const char *parent_of(const char *module)
     return mlp ? "mlp" : "self_attn";
 }
 
-/* ---- save --------------------------------------------------------------------------------- */
+/* ---- save ------------------------------------------------------------------------- */
 
 typedef struct {
     tensor *t;
@@ -112,7 +112,7 @@ om_status peft_save(const trainable *t, const char *dir, const char *base_name, 
     return s;
 }
 
-/* ---- load ---------------------------------------------------------------------------------- */
+/* ---- load ------------------------------------------------------------------------- */
 
 /* "....layers.3.self_attn.q_proj.lora_A.weight" -> layer, module, which. */
 static bool parse_name(str name, uint32_t *layer, str *module, bool *is_b)

@@ -21,7 +21,7 @@ typedef struct {
     float *vectors;     /* x then grad */
 } owned;
 
-/* ---- which layers ----------------------------------------------------------------------- */
+/* ---- which layers ----------------------------------------------------------------- */
 
 enum { N_TARGETS = 7 };
 static const char *const target_names[N_TARGETS] = {
@@ -77,7 +77,7 @@ static om_status parse_targets(const char *list, unsigned *mask, om_err *err)
     return *mask ? OM_OK : fail(err, OM_EARG, "lora: no target modules given");
 }
 
-/* ---- one allocation for everything --------------------------------------------------------- */
+/* ---- one allocation for everything ------------------------------------------------ */
 
 static om_status reserve(trainable *t, uint32_t n_part, uint32_t n_lora, uint32_t n_saved,
                          om_err *err)
@@ -116,7 +116,7 @@ const char *adapt_keep_text(trainable *t, const char *text)
     return o->targets = mem_strdup(str_of(text));
 }
 
-/* ---- LoRA ------------------------------------------------------------------------------------ */
+/* ---- LoRA ------------------------------------------------------------------------- */
 
 typedef struct {
     const llm_model *m;
@@ -194,7 +194,7 @@ om_status trainable_lora(llm_model *m, const lora_config *c, trainable *out, om_
     return OM_OK;
 }
 
-/* ---- full ------------------------------------------------------------------------------------- */
+/* ---- full ------------------------------------------------------------------------- */
 
 static om_status turn_weight(trainable *t, size_t *at, nn_weight *w, om_err *err)
 {

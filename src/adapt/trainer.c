@@ -33,7 +33,7 @@ struct trainer {
     uint64_t order_epoch;
 };
 
-/* ---- open ------------------------------------------------------------------------------- */
+/* ---- open ------------------------------------------------------------------------- */
 
 static om_status check_config(const train_config *c, const llm_model *m, om_err *err)
 {
@@ -111,7 +111,7 @@ void trainer_close(trainer *t)
     mem_free(t);
 }
 
-/* ---- data ---------------------------------------------------------------------------------- */
+/* ---- data ------------------------------------------------------------------------- */
 
 static om_status epoch_order(trainer *t, uint64_t epoch, uint32_t n, om_err *err)
 {
@@ -168,7 +168,7 @@ static om_status fill_batch(trainer *t, const token_data *d, uint64_t micro, om_
     return OM_OK;
 }
 
-/* ---- one pass -------------------------------------------------------------------------------- */
+/* ---- one pass --------------------------------------------------------------------- */
 
 typedef struct {
     trainer *t;
@@ -279,7 +279,7 @@ om_status trainer_gradient(trainer *t, const token_data *d, const uint64_t *wind
     return OM_OK;
 }
 
-/* ---- checkpoint -------------------------------------------------------------------------------- */
+/* ---- checkpoint ------------------------------------------------------------------- */
 
 enum { CHECKPOINT_VERSION = 1, CHECKPOINT_HEAD = 32 };
 

@@ -6,7 +6,7 @@
 #include <stdio.h>
 #include <unistd.h>
 
-/* ---- option values ------------------------------------------------------------------ */
+/* ---- option values ---------------------------------------------------------------- */
 
 static const parsed_option *option(const cli *c, const char *name)
 {
@@ -72,7 +72,7 @@ om_status cli_choice(const cli *c, const char *name, const char *choices, int *o
     return OM_OK;
 }
 
-/* ---- answers -------------------------------------------------------------------------- */
+/* ---- answers ---------------------------------------------------------------------- */
 
 void cli_write(cli *c, str s)
 {
@@ -111,7 +111,7 @@ void cli_note(cli *c, const char *fmt, ...)
     fputc('\n', stderr);
 }
 
-/* ---- progress --------------------------------------------------------------------------- */
+/* ---- progress --------------------------------------------------------------------- */
 
 const char *cli_bytes(char *out, uint64_t bytes)
 {

@@ -115,7 +115,7 @@ om_status parse_args(int argc, char **argv, cli *c, parsed *p, om_err *err)
     return p->help ? OM_OK : check_operands(c, err);
 }
 
-/* ---- help ----------------------------------------------------------------------------- */
+/* ---- help ------------------------------------------------------------------------- */
 
 static void print_options(cli *c, const cli_option *o)
 {

@@ -36,7 +36,8 @@ struct kern {
     float (*max)(const float *x, size_t n);                             /* -inf for n=0 */
     /* y = exp(x - shift), returns the sum of y in double. exp is within 2 ulp. */
     double (*expsum)(float *y, const float *x, float shift, size_t n);
-    void (*silu_mul)(float *y, const float *gate, const float *up, size_t n); /* y = silu(gate) up */
+    /* y = silu(gate) up */
+    void (*silu_mul)(float *y, const float *gate, const float *up, size_t n);
     /* dgate += dy up silu'(gate); dup += dy silu(gate) */
     void (*silu_mul_back)(float *dgate, float *dup, const float *dy, const float *gate,
                           const float *up, size_t n);

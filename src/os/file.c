@@ -106,15 +106,15 @@ om_status os_fsync_dir(const char *path, om_err *err)
 
 static om_status fsync_parent(const char *path, om_err *err)
 {
-    char dir[4096];
+    char dir[4096] = ".";
     const char *slash = strrchr(path, '/');
-    size_t n = slash ? (size_t)(slash - path) : 0;
+    size_t n = slash ? size_max((size_t)(slash - path), 1) : 0; /* "/x" lies in "/" */
     if (n >= sizeof(dir))
         return fail(err, OM_ELIMIT, "path too long: %.80s...", path);
-    if (n == 0)
-        return os_fsync_dir(slash ? "/" : ".", err);
-    memcpy(dir, path, n);
-    dir[n] = '\0';
+    if (n) {
+        memcpy(dir, path, n);
+        dir[n] = '\0';
+    }
     return os_fsync_dir(dir, err);
 }
 
