@@ -115,6 +115,10 @@ const struct qmat_kernels qmat_reference = {
 
 const struct qmat_kernels *qmat_kernels_for(unsigned flags)
 {
+#if defined(__x86_64__)
+    if (flags & CPU_VNNI)
+        return &qmat_vnni;
+#endif
     (void)flags;
     return &qmat_reference;
 }

@@ -61,6 +61,9 @@ struct qmat_kernels {
 
 extern const struct qmat_kernels qmat_reference; /* one lane, plain C, every type */
 
+extern const struct qmat_kernels qmat_avx2, qmat_avxvnni, qmat_vnni;   /* x86-64  */
+extern const struct qmat_kernels qmat_neon, qmat_dotprod;              /* aarch64 */
+
 /* The best set for these CPU flags; never NULL. */
 const struct qmat_kernels *qmat_kernels_for(unsigned flags);
 

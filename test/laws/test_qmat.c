@@ -136,10 +136,172 @@ static void definition(test *t)
     CHECK_INT(t, types, 15);
 }
 
+/* The sets that this CPU can run, the reference excluded. */
+static size_t available(const struct qmat_kernels *out[8])
+{
+    static const unsigned ladder[] = {CPU_AVX2, CPU_AVX2 | CPU_AVXVNNI,
+                                      CPU_AVX2 | CPU_AVX512 | CPU_VNNI, CPU_NEON,
+                                      CPU_NEON | CPU_DOTPROD};
+    unsigned have = kern_cpu_flags();
+    size_t n = 0;
+    for (size_t i = 0; i < countof(ladder); i++) {
+        const struct qmat_kernels *ks = qmat_kernels_for(ladder[i] & have);
+        if ((ladder[i] & have) == ladder[i] && ks != &qmat_reference)
+            out[n++] = ks;
+    }
+    return n;
+}
+
+static float *saved_y(const problem *p)
+{
+    size_t n = p->m * (p->n + PAD_Y) * sizeof(float);
+    float *copy = mem_alloc(n);
+    BUG_IF(!copy);
+    return memcpy(copy, p->y, n);
+}
+
+static void same_y(test *t, const problem *p, const float *want, const char *who)
+{
+    t->checks++;
+    for (size_t i = 0; i < p->m; i++)
+        for (size_t j = 0; j < p->n; j++) {
+            size_t at = i * (p->n + PAD_Y) + j;
+            if (memcmp(&p->y[at], &want[at], 4) == 0)
+                continue;
+            test_fail(t, __FILE__, __LINE__, "%s %s m=%zu n=%zu k=%zu: y[%zu][%zu] is %.9g, not %.9g",
+                      who, dtype_of(p->type)->name, p->m, p->n, p->k, i, j,
+                      (double)p->y[at], (double)want[at]);
+            return;
+        }
+}
+
+static void variants_at(test *t, dtype type, size_t m, size_t n, size_t k)
+{
+    const struct qmat_kernels *sets[8];
+    size_t n_sets = available(sets);
+    problem p;
+    problem_make(&p, type, m, n, k);
+    problem_run(t, &p, &qmat_reference, NULL);
+    float *want = saved_y(&p);
+    for (size_t s = 0; s < n_sets; s++) {
+        problem_run(t, &p, sets[s], NULL);
+        same_y(t, &p, want, sets[s]->name);
+    }
+    mem_free(want);
+    problem_free(&p);
+}
+
+/* Every set of instructions: the reference's bits, for m = 1..9 and beyond a tile, and
+ * for n around the number of lanes. */
+static void variants(test *t)
+{
+    static const size_t shapes[][2] = {{1, 1},  {1, 16}, {2, 15}, {3, 17}, {4, 33}, {5, 7},
+                                       {6, 31}, {7, 64}, {8, 9},  {9, 19}, {64, 16}, {67, 18}};
+    const struct qmat_kernels *sets[8];
+    if (available(sets) == 0) {
+        test_skip(t, "this CPU has none of our instruction sets");
+        return;
+    }
+    for (int i = 0; i < DTYPE_COUNT;) {
+        dtype type = next_type(&i);
+        if (type == DTYPE_COUNT)
+            break;
+        size_t block = dtype_of(type)->block;
+        for (size_t s = 0; s < countof(shapes); s++)
+            variants_at(t, type, shapes[s][0], shapes[s][1],
+                        block == 1 ? 37 + s : block * (1 + s % 3));
+        variants_at(t, type, 2, 16, 0);
+        variants_at(t, type, 2, 40, 1024);
+    }
+}
+
+/* Weights and x as large as they go: the integer sums must hold. */
+static void extremes(test *t)
+{
+    const struct qmat_kernels *sets[8];
+    size_t n_sets = available(sets);
+    for (int i = 0; i < DTYPE_COUNT;) {
+        dtype type = next_type(&i);
+        if (type == DTYPE_COUNT)
+            break;
+        if (dtype_of(type)->block == 1)
+            continue;
+        static const uint8_t fill[] = {0xff, 0x80, 0x7f, 0x3c};
+        for (size_t f = 0; f < countof(fill); f++) {
+            problem p;
+            problem_make(&p, type, 2, 16, 256);
+            memset(p.w, fill[f] == 0xff ? 0xfb : fill[f], p.stride * p.n);
+            for (size_t e = 0; e < p.m * (p.k + PAD_X); e++)
+                p.x[e] = e % 2 && f % 2 ? 1.0f : -1.0f;
+            problem_run(t, &p, &qmat_reference, NULL);
+            float *want = saved_y(&p);
+            for (size_t s = 0; s < n_sets; s++) {
+                problem_run(t, &p, sets[s], NULL);
+                same_y(t, &p, want, sets[s]->name);
+            }
+            mem_free(want);
+            problem_free(&p);
+        }
+    }
+    CHECK(t, n_sets < 8);
+}
+
+/* A row of a batch has the bits of the row alone; threads change nothing. */
+static void batch_and_threads(test *t)
+{
+    const struct qmat_kernels *best = qmat_kernels_for(kern_cpu_flags());
+    pool *team;
+    om_err err;
+    CHECK_OK(t, pool_open(3, &team, &err), err);
+    for (int i = 0; i < DTYPE_COUNT;) {
+        dtype type = next_type(&i);
+        if (type == DTYPE_COUNT)
+            break;
+        problem p, one;
+        problem_make(&p, type, 6, 1500, 512);
+        problem_run(t, &p, best, NULL);
+        float *want = saved_y(&p);
+        problem_run(t, &p, best, team);
+        same_y(t, &p, want, "threads");
+        one = p;
+        one.m = 1;
+        one.x = p.x + 4 * (p.k + PAD_X);
+        problem_run(t, &one, best, team);
+        CHECK(t, memcmp(one.y, want + 4 * (p.n + PAD_Y), p.n * sizeof(float)) == 0);
+        mem_free(want);
+        problem_free(&p);
+    }
+    pool_close(team);
+}
+
+/* A NaN or an infinity in x is seen in the result, and only in its row. */
+static void non_finite(test *t)
+{
+    static const float bad[] = {NAN, INFINITY, -INFINITY};
+    const struct qmat_kernels *best = qmat_kernels_for(kern_cpu_flags());
+    for (size_t b = 0; b < countof(bad); b++)
+        for (int i = 0; i < DTYPE_COUNT;) {
+            dtype type = next_type(&i);
+            if (type == DTYPE_COUNT)
+                break;
+            problem p;
+            problem_make(&p, type, 2, 20, 512);
+            p.x[p.k + PAD_X + 300] = bad[b];
+            problem_run(t, &p, best, NULL);
+            for (size_t j = 0; j < p.n; j++)
+                CHECK(t, isfinite(p.y[j]) && !isfinite(p.y[p.n + PAD_Y + j]));
+            problem_free(&p);
+        }
+}
+
 int main(int argc, char **argv)
 {
     static const test_case cases[] = {
         {"definition", "the reference is the product, to the rounding of x", definition},
+        {"variants", "every instruction set gives the reference's bits", variants},
+        {"extremes", "the largest weights and x do not overflow", extremes},
+        {"batch_and_threads", "bits independent of m and of threads", batch_and_threads},
+        {"non_finite", "NaN and infinity in x reach the result", non_finite},
         {0}};
     return test_main(argc, argv, cases);
 }
