@@ -1,0 +1,129 @@
+/* config_print.c - a configuration as commented YAML, from the same tables that read it. */
+#include "cli/config.h"
+
+#include <stdio.h>
+
+/* Double quotes, with what YAML wants escaped. */
+static om_status put_quoted(buf *out, const char *v)
+{
+    TRY(buf_u8(out, '"'));
+    for (; *v; v++) {
+        if (*v == '"' || *v == '\\')
+            TRY(buf_fmt(out, "\\%c", *v));
+        else if ((unsigned char)*v < 0x20)
+            TRY(buf_fmt(out, "\\x%02x", (unsigned)*v));
+        else
+            TRY(buf_u8(out, (uint8_t)*v));
+    }
+    return buf_u8(out, '"');
+}
+
+static om_status put_list(buf *out, const char *v)
+{
+    TRY(buf_u8(out, '['));
+    for (; *v; v++)
+        TRY(*v == ',' ? buf_str(out, STR(", ")) : buf_u8(out, (uint8_t)*v));
+    return buf_u8(out, ']');
+}
+
+static om_status put_choice(buf *out, const char *choices, int index)
+{
+    const char *s = choices;
+    for (; index > 0; index--)
+        s = strchr(s, '|') + 1;
+    return buf_str(out, (str){s, strcspn(s, "|")});
+}
+
+static om_status put_value(const config *c, const config_row *row, buf *out)
+{
+    const void *v = (const char *)c + row->offset;
+    switch (row->type) {
+    case CONFIG_IS_TEXT:
+    case CONFIG_IS_PATH: return put_quoted(out, v);
+    case CONFIG_IS_LIST: return put_list(out, v);
+    case CONFIG_IS_COUNT:
+        return buf_fmt(out, "%llu", (unsigned long long)*(const uint64_t *)v);
+    case CONFIG_IS_NUMBER: return buf_fmt(out, "%.17g", *(const double *)v);
+    case CONFIG_IS_CHOICE: return put_choice(out, row->choices, *(const int *)v);
+    case CONFIG_IS_ABSENT: return buf_str(out, STR("none"));
+    }
+    return OM_EARG;
+}
+
+static om_status indent(buf *out, size_t depth)
+{
+    for (; depth; depth--)
+        TRY(buf_str(out, STR("  ")));
+    return OM_OK;
+}
+
+/* The headings between the key before and this one; *depth becomes this key's. */
+static om_status put_headings(const char *before, const char *key, buf *out, size_t *depth)
+{
+    size_t level = 0;
+    const char *at = key;
+    for (const char *dot; (dot = strchr(at, '.')) != NULL; at = dot + 1, level++) {
+        size_t n = (size_t)(dot - key) + 1;
+        if (before && strncmp(before, key, n) == 0)
+            continue;
+        if (level == 0)
+            TRY(buf_u8(out, '\n'));
+        TRY(indent(out, level));
+        TRY(buf_fmt(out, "%.*s:\n", (int)(dot - at), at));
+    }
+    *depth = level;
+    return OM_OK;
+}
+
+static om_status put_row(const config *c, const char *before, const config_row *row, buf *out)
+{
+    size_t depth;
+    const char *last = strrchr(row->key, '.');
+    TRY(put_headings(before, row->key, out, &depth));
+    TRY(indent(out, depth));
+    TRY(buf_fmt(out, "%s: ", last ? last + 1 : row->key));
+    TRY(put_value(c, row, out));
+    if (row->type == CONFIG_IS_CHOICE)
+        return buf_fmt(out, "  # %s: %s\n", row->choices, row->help);
+    return buf_fmt(out, "  # %s\n", row->type == CONFIG_IS_ABSENT ? row->choices : row->help);
+}
+
+static om_status put_named(const char *section, const char *name, const char *summary,
+                           const param *table, const double *p, buf *out)
+{
+    TRY(buf_fmt(out, "\n%s:\n  name: %s  # %s\n", section, name, summary));
+    for (size_t i = 0; table && table[i].name; i++) {
+        TRY(buf_fmt(out, "  %s: ", table[i].name));
+        if (table[i].choices)
+            TRY(put_choice(out, table[i].choices, (int)p[i]));
+        else
+            TRY(buf_fmt(out, "%.17g", p[i]));
+        TRY(buf_fmt(out, "  # %s%s%s\n", table[i].choices ? table[i].choices : "",
+                    table[i].choices ? ": " : "", table[i].help));
+    }
+    return OM_OK;
+}
+
+om_status config_print(const config *c, buf *out)
+{
+    const fl_recipe *r = &c->recipe;
+    const char *before = NULL;
+    bool named = false, absent = false;
+    for (const config_row *row = config_rows; row->key; row++) {
+        if (!named && strncmp(row->key, "cohort.", 7) == 0) {
+            named = true;
+            TRY(put_named("algorithm", r->algo->name, r->algo->summary, r->algo->params, r->p,
+                          out));
+            TRY(put_named("codec", r->up->name, r->up->summary, r->up->params, r->up_p, out));
+            TRY(put_named("partition", c->partition->name, c->partition->summary,
+                          c->partition->params, c->partition_p, out));
+        }
+        if (!absent && row->type == CONFIG_IS_ABSENT) {
+            absent = true;
+            TRY(buf_str(out, STR("\n# Not there yet: anything but none is refused.\n")));
+        }
+        TRY(put_row(c, before, row, out));
+        before = row->key;
+    }
+    return OM_OK;
+}
