@@ -34,6 +34,31 @@ const char *test_data_dir(void)
     return dir_exists(OM_SOURCE_DIR "/../shared/data") ? OM_SOURCE_DIR "/../shared/data" : NULL;
 }
 
+static void read_stream(FILE *f, buf *b)
+{
+    for (size_t n = 1; f && n && buf_reserve(b, 65536) == OM_OK; b->len += n)
+        n = fread(b->data + b->len, 1, 65536, f);
+}
+
+buf test_data_file(const char *name)
+{
+    char path[500], command[600];
+    buf b = buf_growing((size_t)1 << 30);
+    const char *dir = test_data_dir();
+    if (!dir)
+        return b;
+    snprintf(path, sizeof(path), "%s/%s", dir, name);
+    if (access(path, R_OK) != 0)
+        return b;
+    snprintf(command, sizeof(command), "gzip -dc '%s'", path);
+    bool packed = str_ends(str_of(name), ".gz");
+    FILE *f = packed ? popen(command, "r") : fopen(path, "rb");
+    read_stream(f, &b);
+    if (f)
+        packed ? pclose(f) : fclose(f);
+    return b;
+}
+
 static char temp_dir[64];
 
 static int remove_one(const char *path, const struct stat *st, int flag, struct FTW *f)

@@ -38,6 +38,9 @@ void test_skip(test *t, const char *reason);
 /* Folder of shared test data, or NULL: $OCTOMIL_TEST_DATA, else ../shared/data beside
  * the source tree.  A test that needs it skips when it is absent. */
 const char *test_data_dir(void);
+/* A file of that folder, unpacked when its name ends in .gz; empty when absent.  The
+ * caller frees. */
+buf test_data_file(const char *name);
 /* A fresh folder for this test program, removed at exit. */
 const char *test_temp_dir(void);
 

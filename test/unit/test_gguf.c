@@ -461,30 +461,6 @@ static void check_file(test *t, const void *p, size_t n, uint32_t n_kv, uint32_t
     buf_free(&out);
 }
 
-/* A file of the shared data, unpacked when its name ends in .gz; empty when absent. */
-static buf data_file(const char *name)
-{
-    char path[500];
-    buf b = buf_growing((size_t)1 << 28);
-    const char *dir = test_data_dir();
-    if (!dir || os_join(path, sizeof(path), dir, name) != OM_OK || !os_exists(path))
-        return b;
-    if (!str_ends(str_of(name), ".gz")) {
-        os_read_file(path, (size_t)1 << 27, &b, NULL);
-        return b;
-    }
-    char command[600];
-    snprintf(command, sizeof(command), "gzip -dc '%s'", path);
-    FILE *pipe = popen(command, "r");
-    for (size_t n = 1; pipe && n; b.len += n) {
-        buf_reserve(&b, 65536);
-        n = fread(b.data + b.len, 1, 65536, pipe);
-    }
-    if (pipe)
-        pclose(pipe);
-    return b;
-}
-
 static void real_files(test *t)
 {
     static const struct { /* counts read with Python's struct */
@@ -499,7 +475,7 @@ static void real_files(test *t)
                 {"tokenizers/ggml-vocab/ggml-vocab-phi-3.gguf.gz", 26, 0}};
     bool any = false;
     for (size_t i = 0; i < countof(file); i++) {
-        buf b = data_file(file[i].name);
+        buf b = test_data_file(file[i].name);
         any |= b.len > 0;
         if (b.len)
             check_file(t, b.data, b.len, file[i].n_kv, file[i].n_tensors);
@@ -511,7 +487,7 @@ static void real_files(test *t)
 
 static void stories(test *t)
 {
-    buf b = data_file("models/stories260K.gguf");
+    buf b = test_data_file("models/stories260K.gguf");
     om_err err = {0};
     gguf g;
     if (!b.len) {
