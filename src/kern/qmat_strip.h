@@ -121,14 +121,26 @@ INLINE void store_rows(const float *acc, size_t m, float *y, size_t ldy)
         f_store(y + i * ldy, f_load(acc + i * LANES));
 }
 
+/* A strip reads LANES streams at once, more than the hardware follows well; the next
+ * strip lies in one piece behind this one and is fetched while this one is computed, the
+ * b-th part beside block b.  (Past the end of W this does nothing.) */
+INLINE void fetch_ahead(const uint8_t *next, size_t b, size_t bytes)
+{
+    const uint8_t *p = next + b * bytes * LANES;
+    for (size_t i = 0; i < bytes * LANES; i += 64)
+        __builtin_prefetch(p + i, 0, 2);
+}
+
 INLINE void strip32(shape s, expand32 *expand, const uint8_t *w, size_t stride,
                     const qmat_x *x, float *y, size_t ldy)
 {
     float acc[QMAT_TILE * LANES]; /* (m, LANES): y itself would collide in the cache */
     size_t m = x->m;
+    const uint8_t *next = w + LANES * stride;
     zero_rows(acc, m);
     for (size_t b = 0; b < x->k / 32; b++, w += s.bytes) {
         V wq[8];
+        fetch_ahead(next, b, s.bytes);
         expand(w, stride, wq);
         F d = f_half_at(w, stride), min = f_set(0);
         if (s.has_min)
@@ -322,9 +334,11 @@ INLINE void strip256(shape s, expand256 *expand, const uint8_t *w, size_t stride
     float acc[QMAT_TILE * LANES]; /* (m, LANES) */
     V isum[QMAT_TILE], msum[QMAT_TILE];
     size_t m = x->m;
+    const uint8_t *next = w + LANES * stride;
     zero_rows(acc, m);
     for (size_t b = 0; b < x->k / QK; b++, w += s.bytes) {
         super o;
+        fetch_ahead(next, b, s.bytes);
         expand(w, stride, &o);
         for (size_t i = 0; i < m; i++)
             isum[i] = msum[i] = v_set(0);
