@@ -118,6 +118,15 @@ const struct qmat_kernels *qmat_kernels_for(unsigned flags)
 #if defined(__x86_64__)
     if (flags & CPU_VNNI)
         return &qmat_vnni;
+    if (flags & CPU_AVXVNNI)
+        return &qmat_avxvnni;
+    if (flags & CPU_AVX2)
+        return &qmat_avx2;
+#elif defined(__aarch64__)
+    if (flags & CPU_DOTPROD)
+        return &qmat_dotprod;
+    if (flags & CPU_NEON)
+        return &qmat_neon;
 #endif
     (void)flags;
     return &qmat_reference;
