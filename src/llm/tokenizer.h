@@ -14,8 +14,17 @@ typedef struct tokenizer tokenizer;
 
 om_status tokenizer_from_gguf(const gguf *g, tokenizer **out, om_err *err);
 om_status tokenizer_from_hf_json(const void *p, size_t n, tokenizer **out, om_err *err);
+/* tokenizer_config.json, which goes with it: bos_token, eos_token, add_bos_token,
+ * add_eos_token.  Before the tokenizer is shared between threads. */
+om_status tokenizer_hf_config(tokenizer *t, const void *p, size_t n, om_err *err);
+/* vocab.json and merges.txt, as GPT-2 came. */
+om_status tokenizer_from_vocab_merges(str vocab_json, str merges_txt, tokenizer **out,
+                                      om_err *err);
+/* vocab_size 0: as many tokens as the file has. */
 om_status tokenizer_from_llama2c(const void *p, size_t n, uint32_t vocab_size, tokenizer **out,
                                  om_err *err);
+/* SentencePiece's tokenizer.model (BPE). */
+om_status tokenizer_from_sentencepiece(const void *p, size_t n, tokenizer **out, om_err *err);
 void tokenizer_close(tokenizer *t);
 /* Write all keys a GGUF needs to make this tokenizer again. */
 void tokenizer_to_gguf(const tokenizer *t, gguf_writer *w);
@@ -39,7 +48,7 @@ str tokenizer_piece(const tokenizer *t, int32_t id, bool special);
 om_status tokenizer_decode(const tokenizer *t, const int32_t *ids, size_t n, bool special,
                            buf *out, om_err *err);
 
-/* ---- chat --------------------------------------------------------------------------- */
+/* ---- chat ------------------------------------------------------------------------ */
 
 typedef struct {
     const char *role; /* "system", "user", "assistant" */
