@@ -6,6 +6,7 @@
  * hundred terms give 1e-6).  Each case runs twice more as op(x) + op(x), which takes the
  * accumulating paths, and weights' gradients start at 1 and must be added to. */
 #include "nn/nn.h"
+#include "nn_golden.h"
 #include "test.h"
 
 #define TOL 2e-5
@@ -210,6 +211,61 @@ static void run_example(test *t, const kern *k, pool *p, const example *e)
     }
 }
 
+static const char *const torch_has[] = {"linear, bias",
+                                        "lora",
+                                        "rmsnorm",
+                                        "rmsnorm_heads",
+                                        "layernorm",
+                                        "silu",
+                                        "gelu",
+                                        "relu",
+                                        "tanh",
+                                        "rows",
+                                        "embed",
+                                        "rope near",
+                                        "rope neox",
+                                        "attention grouped",
+                                        "attention window",
+                                        "conv2d",
+                                        "conv2d, padded",
+                                        "maxpool2d",
+                                        "maxpool2d, edges",
+                                        NULL};
+
+/* The same op on PyTorch's numbers: forward and every gradient within 1e-5. */
+static void run_golden(test *t, const kern *k, pool *p, const example *e)
+{
+    const char *const *name = torch_has;
+    while (*name && strcmp(*name, e->name) != 0)
+        name++;
+    if (!*name || !golden_open(t))
+        return;
+    bed b;
+    nn *c;
+    om_err err = {0};
+    char field[8];
+    open_bed(&b, e, false);
+    for (int i = 0; i < IN + WEIGHTS; i++) {
+        snprintf(field, sizeof(field), "%s%d", i < IN ? "in" : "w", i < IN ? i : i - IN);
+        if (leaf_shape(e, i).rows)
+            golden_copy(t, e->name, field, b.f[i], count(leaf_shape(e, i)));
+        memset(b.grad[i], 0, count(leaf_shape(e, i)) * sizeof(float));
+    }
+    golden_copy(t, e->name, "target", b.target, count(e->out));
+    CHECK_OK(t, nn_open(&(nn_config){.k = k, .pool = p}, &c, &err), err);
+    CHECK_OK(t, nn_run(c, 1, true, forward_backward, &b, &err), err);
+    golden_check(t, e->name, "y", b.out, count(e->out), 1e-5);
+    float loss = (float)(b.loss.sum / (double)b.loss.rows);
+    golden_check(t, e->name, "loss", &loss, 1, 1e-5);
+    for (int i = 0; i < IN + WEIGHTS; i++) {
+        snprintf(field, sizeof(field), "%s%d", i < IN ? "din" : "dw", i < IN ? i : i - IN);
+        if (leaf_shape(e, i).rows)
+            golden_check(t, e->name, field, b.grad[i], count(leaf_shape(e, i)), 1e-5);
+    }
+    nn_close(c);
+    close_bed(&b);
+}
+
 static void run_all(test *t, const example *all)
 {
     kern k;
@@ -217,8 +273,10 @@ static void run_all(test *t, const example *all)
     om_err err = {0};
     kern_init(&k, 0);
     CHECK_OK(t, pool_open(2, &p, &err), err);
-    for (const example *e = all; e->name; e++)
+    for (const example *e = all; e->name; e++) {
         run_example(t, &k, p, e);
+        run_golden(t, &k, p, e);
+    }
     pool_close(p);
 }
 
