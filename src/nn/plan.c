@@ -216,11 +216,11 @@ size_t plan_pack(plan_buf *all, uint32_t n, bool no_reuse, uint32_t *scratch)
 /* ---- plans ------------------------------------------------------------------------------
  */
 
-plan_entry *plan_find(nn_plan *p, uint64_t key, bool train)
+plan_entry *plan_find(nn_plan *p, uint64_t key, unsigned mode)
 {
     for (int i = 0; i < PLAN_CACHED; i++) {
         plan_entry *e = &p->entry[i];
-        if (e->used && e->key == key && e->train == train)
+        if (e->used && e->key == key && e->mode == mode)
             return e;
     }
     return NULL;
@@ -251,7 +251,7 @@ static om_status grow_block(nn_plan *p, size_t bytes, om_err *err)
     return OM_OK;
 }
 
-om_status plan_keep(nn_plan *p, uint64_t key, bool train, plan_entry **out, om_err *err)
+om_status plan_keep(nn_plan *p, uint64_t key, unsigned mode, plan_entry **out, om_err *err)
 {
     plan_entry *e = oldest(p);
     mem_free(e->slot);
@@ -279,7 +279,7 @@ om_status plan_keep(nn_plan *p, uint64_t key, bool train, plan_entry **out, om_e
         return s;
     }
     *e = (plan_entry){.key = key,
-                      .train = train,
+                      .mode = mode,
                       .used = ++p->stamp,
                       .n = p->n_buf,
                       .slot = slot,

@@ -20,7 +20,7 @@ typedef struct {
 /* A packed plan: the k-th allocation of a run gets slot[k]. */
 typedef struct {
     uint64_t key;
-    bool train;
+    unsigned mode; /* flags of nn that change what ops allocate */
     uint64_t used; /* stamp of the last run, 0: empty */
     uint32_t n;
     plan_slot *slot;
@@ -67,9 +67,9 @@ void plan_meta_reset(plan_meta *m);
  * indices. */
 size_t plan_pack(plan_buf *all, uint32_t n, bool no_reuse, uint32_t *scratch);
 void plan_start_dry(nn_plan *p);
-plan_entry *plan_find(nn_plan *p, uint64_t key, bool train);
+plan_entry *plan_find(nn_plan *p, uint64_t key, unsigned mode);
 /* Pack what was recorded into the least recently used entry and make the block. */
-om_status plan_keep(nn_plan *p, uint64_t key, bool train, plan_entry **out, om_err *err);
+om_status plan_keep(nn_plan *p, uint64_t key, unsigned mode, plan_entry **out, om_err *err);
 void plan_clear(nn_plan *p);
 
 #endif

@@ -61,10 +61,12 @@ static om_status dry_pass(nn *c, bool train, nn_fn *fn, void *ctx, om_err *err)
 om_status nn_run(nn *c, uint64_t shape_key, bool train, nn_fn *fn, void *ctx, om_err *err)
 {
     nn_plan *p = c->plan;
-    plan_entry *e = plan_find(p, shape_key, train);
+    unsigned mode =
+        (unsigned)train | (unsigned)c->exact << 1 | (unsigned)c->quant_train << 2;
+    plan_entry *e = plan_find(p, shape_key, mode);
     if (!e) {
         TRY(dry_pass(c, train, fn, ctx, err));
-        TRY(plan_keep(p, shape_key, train, &e, err));
+        TRY(plan_keep(p, shape_key, mode, &e, err));
     }
     e->used = ++p->stamp;
     p->now = e;
