@@ -1,0 +1,105 @@
+/* checkpoint.c - a simulation on disk.
+ *
+ *     "OMSIM\0\0\1"  fingerprint (32)  round u64  total down u64  total up u64
+ *     server bytes   client bytes      SHA-256 of all before (32)
+ *
+ * The states are the algorithm's flat bytes as they lie in memory: a checkpoint is for
+ * machines of the same byte order. */
+#include "sim/state.h"
+
+static const uint8_t magic[8] = {'O', 'M', 'S', 'I', 'M', 0, 0, 1};
+enum { HEAD_BYTES = 8 + 32 + 3 * 8, SUM_BYTES = 32 };
+
+/* What must be equal for a saved state to mean the same. */
+static void fingerprint(const sim *s, uint8_t out[32])
+{
+    const sim_config *c = &s->conf;
+    const fl_recipe *r = &c->recipe;
+    uint64_t n[] = {c->dim, c->n_clients, c->cohort, c->asked, c->min, c->seed};
+    sha256_ctx h;
+    sha256_init(&h);
+    sha256_update(&h, r->algo->name, strlen(r->algo->name) + 1);
+    sha256_update(&h, r->p, param_count(r->algo->params) * sizeof(double));
+    sha256_update(&h, r->up->name, strlen(r->up->name) + 1);
+    sha256_update(&h, r->up_p, param_count(r->up->params) * sizeof(double));
+    sha256_update(&h, n, sizeof(n));
+    sha256_update(&h, &c->dropout, sizeof(c->dropout));
+    sha256_final(&h, out);
+}
+
+static size_t server_bytes(const sim *s) { return s->conf.recipe.algo->server_bytes(&s->env); }
+
+static om_status put(os_put *f, sha256_ctx *h, const void *p, size_t n, om_err *err)
+{
+    sha256_update(h, p, n);
+    return os_put_write(f, p, n, err);
+}
+
+static om_status write_all(const sim *s, os_put *f, om_err *err)
+{
+    uint8_t head[HEAD_BYTES], sum[SUM_BYTES];
+    buf b = buf_fixed(head, sizeof(head));
+    sha256_ctx h;
+    sha256_init(&h);
+    fingerprint(s, sum);
+    TRY(buf_put(&b, magic, sizeof(magic)));
+    TRY(buf_put(&b, sum, sizeof(sum)));
+    TRY(buf_u64(&b, s->env.round));
+    TRY(buf_u64(&b, s->total_down_bytes));
+    TRY(buf_u64(&b, s->total_up_bytes));
+    TRY(put(f, &h, head, sizeof(head), err));
+    TRY(put(f, &h, s->server, server_bytes(s), err));
+    TRY(put(f, &h, s->clients, s->client_bytes * s->conf.n_clients, err));
+    sha256_final(&h, sum);
+    return os_put_write(f, sum, sizeof(sum), err);
+}
+
+om_status sim_save(const sim *s, const char *path, om_err *err)
+{
+    os_put f;
+    TRY(os_put_open(path, &f, err));
+    om_status st = write_all(s, &f, err);
+    if (st != OM_OK) {
+        os_put_abort(&f);
+        return st;
+    }
+    return os_put_commit(&f, err);
+}
+
+static om_status restore(sim *s, const os_map *m, const char *path, om_err *err)
+{
+    size_t server = server_bytes(s), clients = s->client_bytes * s->conf.n_clients;
+    uint8_t sum[SUM_BYTES];
+    cursor c = cursor_of(m->p, m->n);
+    const uint8_t *tag = cursor_take(&c, sizeof(magic)), *mark = cursor_take(&c, 32);
+    fingerprint(s, sum);
+    if (!mark || memcmp(tag, magic, sizeof(magic)) != 0)
+        return fail(err, OM_EFORMAT, "'%s' is not a checkpoint of a simulation", path);
+    if (memcmp(mark, sum, sizeof(sum)) != 0)
+        return fail(err, OM_EARG, "'%s' was saved with another configuration; resume with the "
+                    "one it was started with", path);
+    uint64_t round = cursor_u64(&c), down = cursor_u64(&c), up = cursor_u64(&c);
+    const uint8_t *sp = cursor_take(&c, server), *cp = cursor_take(&c, clients);
+    const uint8_t *end = cursor_take(&c, SUM_BYTES);
+    if (!end || c.pos != m->n || round > UINT32_MAX)
+        return fail(err, OM_EFORMAT, "'%s' is cut or too long: %zu bytes", path, m->n);
+    sha256(m->p, m->n - SUM_BYTES, sum);
+    if (memcmp(end, sum, sizeof(sum)) != 0)
+        return fail(err, OM_EFORMAT, "'%s' is damaged: its checksum does not fit", path);
+    memcpy(s->server, sp, server);
+    if (clients)
+        memcpy(s->clients, cp, clients);
+    s->env.round = (uint32_t)round;
+    s->total_down_bytes = down;
+    s->total_up_bytes = up;
+    return OM_OK;
+}
+
+om_status sim_load(sim *s, const char *path, om_err *err)
+{
+    os_map m;
+    TRY(os_map_open(path, &m, err));
+    om_status st = restore(s, &m, path, err);
+    os_map_close(&m);
+    return st;
+}

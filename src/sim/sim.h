@@ -1,0 +1,67 @@
+/* sim.h - a whole federation in one process: the algorithm's own functions, driven by
+ * threads over the clients of a cohort.
+ *
+ * Clients are worked on in waves: a wave's clients compute in parallel, each thread with
+ * its own scratch, and their messages are then received in ascending client id.  So the
+ * result has the same bits for any number of threads, and the memory is the model's plus
+ * one wave of messages plus the clients' states in one flat block.  Bytes are counted on
+ * the messages themselves; the network adds its envelope and nothing else. */
+#ifndef SIM_SIM_H
+#define SIM_SIM_H
+
+#include "fl/algo.h"
+#include "os/os.h"
+
+typedef struct {
+    double loss, accuracy; /* NAN: not known */
+} sim_score;
+
+typedef struct {
+    fl_recipe recipe;
+    size_t dim;
+    uint32_t n_clients;
+    uint32_t cohort;           /* updates that close a round */
+    uint32_t asked;            /* clients told to train; 0: cohort */
+    uint32_t min;              /* fewer answers: the round changes nothing */
+    double dropout;            /* chance that a client that was asked never answers */
+    uint64_t seed;
+    uint32_t evaluate_every;   /* rounds; 0: only when sim_evaluate is called */
+    const kern *k;
+    pool *pool;                /* NULL: one thread */
+    const om_cancel *cancel;
+
+    /* The problem.  Called from several threads at once with different workers; what
+     * *out points to is used until the next call for that worker. */
+    om_status (*make_oracle)(void *ctx, uint32_t client, int worker, fl_oracle *out,
+                             om_err *err);
+    /* Score of a model (dim), from the calling thread, pool idle; may be NULL. */
+    om_status (*evaluate)(void *ctx, const float *x, sim_score *out, om_err *err);
+    void *ctx;
+} sim_config;
+
+typedef struct {
+    uint32_t round;            /* from 0; the model after it is version round + 1 */
+    uint32_t asked, received;
+    uint64_t down_bytes, up_bytes; /* message bytes of this round */
+    uint64_t total_down_bytes, total_up_bytes;
+    double train_loss;         /* mean over received clients by samples; NAN: none */
+    sim_score score;
+    double seconds;            /* of this round, evaluation apart; not saved */
+} sim_row;
+
+typedef struct sim sim;
+
+om_status sim_open(const sim_config *c, const float *x0, sim **out, om_err *err);
+void sim_close(sim *s);
+/* After an error the simulation is spent: close it, or sim_load a checkpoint. */
+om_status sim_round(sim *s, sim_row *out, om_err *err);
+uint32_t sim_rounds_done(const sim *s);
+const float *sim_model(const sim *s); /* (dim) */
+om_status sim_evaluate(sim *s, sim_score *out, om_err *err);
+
+/* Everything but the problem.  Loading refuses a file of another recipe, seed or size,
+ * and one that is cut or damaged; the simulation is then as it was. */
+om_status sim_save(const sim *s, const char *path, om_err *err);
+om_status sim_load(sim *s, const char *path, om_err *err);
+
+#endif

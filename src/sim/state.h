@@ -1,0 +1,32 @@
+/* state.h - private to sim/: what a simulation consists of. */
+#ifndef SIM_STATE_H
+#define SIM_STATE_H
+
+#include "sim/sim.h"
+
+/* One client of a wave: its message, and how its step ended. */
+typedef struct {
+    uint32_t client;
+    buf up;
+    uint64_t samples;
+    double loss;
+    om_status status;
+    om_err err;
+} seat;
+
+struct sim {
+    sim_config conf;
+    fl_env env;
+    void *server;
+    char *clients;         /* n_clients x client_bytes */
+    size_t client_bytes, scratch_bytes;
+    char *scratch;         /* one a thread */
+    buf down;
+    seat *seat;            /* (wave) */
+    uint32_t wave;
+    uint32_t *chosen;      /* (asked) ids of the round, ascending */
+    void *cohort_scratch;
+    uint64_t total_down_bytes, total_up_bytes;
+};
+
+#endif
