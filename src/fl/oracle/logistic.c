@@ -3,23 +3,25 @@
 
 #include <math.h>
 
-size_t logistic_dim(const logistic_task *t) { return t->rows->features + (size_t)t->intercept; }
+size_t logistic_dim(const logistic_task *t) { return t->rows->n_cols + (size_t)t->intercept; }
 
 /* a_r'x, with the intercept as a last feature of value 1. */
-static double margin(const libsvm *d, size_t r, bool intercept, const float *x)
+static double margin(const logistic_task *t, size_t r, const float *x)
 {
-    double s = intercept ? (double)x[d->features] : 0;
-    for (size_t e = d->start[r]; e < d->start[r + 1]; e++)
+    const data_sparse *d = t->rows;
+    double s = t->intercept ? (double)x[d->n_cols] : 0;
+    for (size_t e = d->row[r]; e < d->row[r + 1]; e++)
         s += (double)d->value[e] * (double)x[d->col[e]];
     return s;
 }
 
-static void add_row(const libsvm *d, size_t r, bool intercept, double scale, float *g)
+static void add_row(const logistic_task *t, size_t r, double scale, float *g)
 {
-    for (size_t e = d->start[r]; e < d->start[r + 1]; e++)
+    const data_sparse *d = t->rows;
+    for (size_t e = d->row[r]; e < d->row[r + 1]; e++)
         g[d->col[e]] += (float)(scale * (double)d->value[e]);
-    if (intercept)
-        g[d->features] += (float)scale;
+    if (t->intercept)
+        g[d->n_cols] += (float)scale;
 }
 
 /* log(1 + e^-m) without overflow. */
@@ -39,8 +41,8 @@ static double square(const float *x, size_t d)
 static double one(const logistic *self, size_t r, double weight, const float *x, float *g)
 {
     const logistic_task *t = self->task;
-    double b = (double)t->rows->label[r], m = b * margin(t->rows, r, t->intercept, x);
-    add_row(t->rows, r, t->intercept, -b * miss(m) * weight, g);
+    double b = (double)t->label[r], m = b * margin(t, r, x);
+    add_row(t, r, -b * miss(m) * weight, g);
     return soft(m) * weight;
 }
 
@@ -89,8 +91,8 @@ static om_status value(void *ctx, const float *x, double *loss, om_err *err)
     (void)err;
     for (size_t j = 0; j < self->n; j++) {
         size_t r = self->index[j];
-        double b = (double)t->rows->label[r];
-        sum += soft(b * margin(t->rows, r, t->intercept, x)) / (double)self->n;
+        double b = (double)t->label[r];
+        sum += soft(b * margin(t, r, x)) / (double)self->n;
     }
     *loss = sum;
     return OM_OK;
@@ -104,9 +106,9 @@ static om_status hvp(void *ctx, const float *x, const float *v, float *hv, om_er
     start(self, v, hv); /* hv = l2 v */
     for (size_t j = 0; j < self->n; j++) {
         size_t r = self->index[j];
-        double m = margin(t->rows, r, t->intercept, x), curve = miss(m) * miss(-m);
-        double along = margin(t->rows, r, t->intercept, v);
-        add_row(t->rows, r, t->intercept, curve * along / (double)self->n, hv);
+        double m = margin(t, r, x), curve = miss(m) * miss(-m);
+        double along = margin(t, r, v);
+        add_row(t, r, curve * along / (double)self->n, hv);
     }
     return OM_OK;
 }
@@ -128,35 +130,41 @@ void logistic_oracle(const logistic_task *t, uint32_t client, logistic *self, fl
     };
 }
 
-void logistic_eval(const libsvm *rows, bool intercept, const float *x, double *loss,
-                   double *accuracy)
+void logistic_eval(const data_sparse *rows, const float *label, uint32_t features,
+                   bool intercept, const float *x, double *loss, double *accuracy)
 {
     double sum = 0;
     size_t right = 0;
-    for (size_t r = 0; r < rows->rows; r++) {
-        double m = (double)rows->label[r] * margin(rows, r, intercept, x);
+    for (size_t r = 0; r < rows->n_rows; r++) {
+        double m = intercept ? (double)x[features] : 0;
+        for (size_t e = rows->row[r]; e < rows->row[r + 1] && rows->col[e] < features; e++)
+            m += (double)rows->value[e] * (double)x[rows->col[e]];
+        m *= (double)label[r];
         sum += soft(m);
         right += m > 0;
     }
-    *loss = sum / (double)rows->rows;
-    *accuracy = (double)right / (double)rows->rows;
+    *loss = sum / (double)rows->n_rows;
+    *accuracy = (double)right / (double)rows->n_rows;
 }
 
-om_status logistic_labels(libsvm *rows, om_err *err)
+om_status logistic_labels(const data_sparse *rows, float *out, om_err *err)
 {
-    float low = rows->label[0], high = low;
-    for (size_t r = 0; r < rows->rows; r++) {
-        low = rows->label[r] < low ? rows->label[r] : low;
-        high = rows->label[r] > high ? rows->label[r] : high;
+    const float *label = rows->label;
+    if (rows->n_rows == 0)
+        return fail(err, OM_EARG, "logistic: there are no rows");
+    float low = label[0], high = label[0];
+    for (size_t r = 0; r < rows->n_rows; r++) {
+        low = label[r] < low ? label[r] : low;
+        high = label[r] > high ? label[r] : high;
     }
-    for (size_t r = 0; r < rows->rows; r++)
-        if (rows->label[r] != low && rows->label[r] != high)
-            return fail(err, OM_EARG, "logistic: row %zu has label %g, a third one beside %g "
-                        "and %g; use the softmax model for more classes", r + 1,
-                        (double)rows->label[r], (double)low, (double)high);
     if (low == high)
         return fail(err, OM_EARG, "logistic: every label is %g", (double)low);
-    for (size_t r = 0; r < rows->rows; r++)
-        rows->label[r] = rows->label[r] == high ? 1.0f : -1.0f;
+    for (size_t r = 0; r < rows->n_rows; r++) {
+        if (label[r] != low && label[r] != high)
+            return fail(err, OM_EARG, "logistic: row %zu has label %g, a third one beside %g "
+                        "and %g; use the softmax model for more classes", r + 1,
+                        (double)label[r], (double)low, (double)high);
+        out[r] = label[r] == high ? 1.0f : -1.0f;
+    }
     return OM_OK;
 }

@@ -9,10 +9,11 @@
 
 #include "fl/algo.h"
 #include "fl/partition.h"
-#include "fmt/libsvm.h"
+#include "fmt/data.h"
 
 typedef struct {
-    const libsvm *rows;
+    const data_sparse *rows;
+    const float *label;      /* (n_rows) +-1, from logistic_labels */
     const partition *split;  /* who owns which row */
     bool intercept;
     double l2;
@@ -28,10 +29,11 @@ typedef struct {
 
 /* Fills *self (kept by the caller while the oracle is used) and *out. */
 void logistic_oracle(const logistic_task *t, uint32_t client, logistic *self, fl_oracle *out);
-/* Loss without l2, and part of the rows on the right side, over all of `rows`. */
-void logistic_eval(const libsvm *rows, bool intercept, const float *x, double *loss,
-                   double *accuracy);
-/* Labels to +-1: the larger of exactly two values is +1. */
-om_status logistic_labels(libsvm *rows, om_err *err);
+/* Loss without l2, and part of the rows on the right side, over all of `rows`; indices
+ * past x's features (n_cols of the training rows) count as absent. */
+void logistic_eval(const data_sparse *rows, const float *label, uint32_t features,
+                   bool intercept, const float *x, double *loss, double *accuracy);
+/* Labels as +-1 into out (n_rows): the larger of exactly two values is +1. */
+om_status logistic_labels(const data_sparse *rows, float *out, om_err *err);
 
 #endif
