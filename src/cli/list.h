@@ -1,4 +1,5 @@
 /* list.h - every command, in the order `octomil --help` shows them. */
 #define COMMAND_LIST(X) \
+    X(create)           \
     X(reference)        \
     X(completion)
