@@ -46,6 +46,8 @@ om_status peft_load(llm_model *m, const char *dir, trainable *out, om_err *err);
 /* GGUF adapter (general.type = adapter). */
 om_status lora_save_gguf(const trainable *t, const char *path, om_err *err);
 om_status lora_load_gguf(llm_model *m, const char *path, trainable *out, om_err *err);
+/* Either kind, by what lies at the path. */
+om_status adapter_load(llm_model *m, const char *path, trainable *out, om_err *err);
 /* W + scale B A into a new file of `type`; the model in memory is untouched. */
 om_status lora_merge(const trainable *t, const char *path, dtype type, om_err *err);
 
