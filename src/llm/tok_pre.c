@@ -238,7 +238,18 @@ static size_t after_space(const uint8_t *p, const uint8_t *end, member *set, siz
     return n > blank || (blank && set(first)) ? n : 0; /* U+3000 is in both sets */
 }
 
-static bool cased(letter c) { return c.cls == UNI_CASED; }
+/* The published list of letters: \p{Lu}\p{Ll}\p{Lt} of its day without a few blocks. */
+static bool deepseek_letter(letter c)
+{
+    static const uint32_t left_out[][2] = {{0x2D00, 0x2D2D}, {0xA790, 0xA7FA}, {0xAB30, 0xAB6F},
+                                           {0x10570, 0x105BC}, {0x16E40, 0x16E7F},
+                                           {0x1D400, 0x1DF1E}};
+    for (size_t i = 0; i < countof(left_out); i++)
+        if (c.cp >= left_out[i][0] && c.cp <= left_out[i][1])
+            return false;
+    return c.cls == UNI_CASED;
+}
+
 static bool any_letter(letter c) { return in(c, L); }
 static bool any_punct(letter c) { return in(c, P); }
 
@@ -251,10 +262,10 @@ static bool deepseek_mark(letter c)
            (u >= 0x3000 && u <= 0x3002);
 }
 
-/* \s?[cased letters]+ : the published list is \p{Lu}\p{Ll}\p{Lt} of its day. */
+/* \s?[A-Za-z and the other cased letters]+ */
 static size_t cased_word(const uint8_t *p, const uint8_t *end, size_t *skip)
 {
-    return after_space(p, end, cased, skip);
+    return after_space(p, end, deepseek_letter, skip);
 }
 
 static size_t marks(const uint8_t *p, const uint8_t *end, size_t *skip)

@@ -431,6 +431,397 @@ static void small_files(test *t)
     buf_free(&text);
 }
 
+/* ---- words ----------------------------------------------------------------------------- */
+
+static om_status put_length(void *ctx, const uint8_t *p, size_t n)
+{
+    (void)p;
+    return buf_fmt(ctx, " %zu", n);
+}
+
+static void words(test *t)
+{
+    buf file, text = buf_growing(1 << 20), got = buf_growing(1 << 20);
+    str rest, line;
+    int schemes = 0;
+    CHECK(t, read_all(OM_SOURCE_DIR "/test/golden/pretokenize.txt", &file));
+    rest = str_of_buf(&file);
+    while (next_part(&rest, "\n", &line)) {
+        const char *blank = memchr(line.p, ' ', line.n);
+        if (!blank) {
+            text.len = 0;
+            CHECK(t, buf_reserve(&text, line.n / 2) == OM_OK &&
+                         hex_decode(line, text.data, line.n / 2));
+            text.len = line.n / 2;
+            continue;
+        }
+        str name = {line.p, (size_t)(blank - line.p)};
+        const tok_pre *pre = tok_pre_find(name);
+        CHECK(t, pre != NULL);
+        got.len = 0;
+        tok_split(pre->rule, text.data, text.len, put_length, &got);
+        t->checks++;
+        schemes++;
+        if (!str_eq(str_of_buf(&got), (str){blank, line.n - name.n}))
+            test_fail(t, __FILE__, __LINE__, "%.*s: \"%.*s\" is cut into%.*s, expected%.*s",
+                      (int)name.n, name.p, (int)text.len, text.data, (int)got.len, got.data,
+                      (int)(line.n - name.n), blank);
+    }
+    CHECK(t, schemes > 2000);
+    buf_free(&file);
+    buf_free(&text);
+    buf_free(&got);
+}
+
+static om_status count_sunk(void *ctx, const uint8_t *p, size_t n)
+{
+    (void)p;
+    *(size_t *)ctx += n;
+    return OM_OK;
+}
+
+/* No text is slow: every scheme on long runs of one thing (a quadratic scanner would
+ * take minutes), and every byte comes out. */
+static void words_long(test *t)
+{
+    static const char *const names[] = {"gpt-2", "llama-bpe", "qwen2", "smollm", "falcon",
+                                        "default", "deepseek-llm", "deepseek-coder",
+                                        "deepseek-v3", "chameleon"};
+    static const char runs[] = " \n\ta1.'$\xFF";
+    size_t n = 1 << 18;
+    uint8_t *text = mem_alloc(n);
+    for (const char *c = runs; *c; c++) {
+        memset(text, *c, n);
+        text[n - 1] = 'x';
+        for (size_t i = 0; i < countof(names); i++) {
+            size_t sunk = 0;
+            tok_split(tok_pre_find(str_of(names[i]))->rule, text, n, count_sunk, &sunk);
+            CHECK_INT(t, sunk, n);
+        }
+    }
+    mem_free(text);
+}
+
+/* ---- merging --------------------------------------------------------------------------- */
+
+/* The definition, step by step: of all adjacent pairs that are tokens, the best, leftmost. */
+static size_t merge_slowly(const tokenizer *k, const uint8_t *p, size_t n, int32_t *ids)
+{
+    size_t count = n;
+    for (size_t i = 0; i < n; i++)
+        ids[i] = k->byte_id[p[i]];
+    for (;;) {
+        const tok_merge *best = NULL;
+        size_t at = 0;
+        for (size_t i = 0; i + 1 < count; i++) {
+            const tok_merge *m = tok_merge_of(k, (uint32_t)ids[i], (uint32_t)ids[i + 1]);
+            if (m && (!best || m->rank < best->rank)) {
+                best = m;
+                at = i;
+            }
+        }
+        if (!best)
+            return count;
+        ids[at] = (int32_t)best->id;
+        count--;
+        memmove(ids + at + 1, ids + at + 2, (count - at - 1) * sizeof(*ids));
+    }
+}
+
+static void merging(test *t)
+{
+    static const char letters[] = "aabbcd e";
+    tokenizer *k;
+    om_err err = {0};
+    rng r = rng_for(3, 0, 0, 0);
+    buf text = buf_growing(1 << 20);
+    for (int i = 0; i < 4000; i++)
+        buf_u8(&text, (uint8_t)letters[rng_below(&r, 8)]);
+    CHECK_OK(t, bpe_train(str_of_buf(&text), 400, NULL, 0, &k, &err), err);
+    for (int i = 0; i < 300; i++) {
+        uint8_t word[400];
+        int32_t want[400], got[400];
+        tok_encoder e;
+        size_t n = 1 + rng_below(&r, 399);
+        for (size_t j = 0; j < n; j++)
+            word[j] = (uint8_t)letters[rng_below(&r, 6)];
+        size_t count = merge_slowly(k, word, n, want);
+        tok_encoder_open(&e, k, got, 400, &err);
+        CHECK_OK(t, tok_merge_word(&e, word, n), err);
+        CHECK_INT(t, e.n, count);
+        CHECK(t, memcmp(got, want, count * sizeof(*got)) == 0);
+        tok_encoder_close(&e);
+    }
+    tokenizer_close(k);
+    buf_free(&text);
+}
+
+/* ---- training -------------------------------------------------------------------------- */
+
+static void train_reference(test *t)
+{
+    buf corpus, merges, vocab;
+    tokenizer *k = NULL;
+    om_err err = {0};
+    str special = STR("<|endoftext|>"), line;
+    if (!read_data("bpe/corpus.en.gz", &corpus)) {
+        test_skip(t, "no data folder");
+        return;
+    }
+    CHECK(t, read_data("bpe/train-bpe-reference-merges.txt", &merges));
+    CHECK(t, read_data("bpe/train-bpe-reference-vocab.json", &vocab));
+    CHECK_OK(t, bpe_train(str_of_buf(&corpus), 500, &special, 1, &k, &err), err);
+    CHECK_INT(t, tokenizer_size(k), 500);
+    CHECK_INT(t, tokenizer_eos(k), 0);
+    str rest = str_of_buf(&merges);
+    uint32_t rank = 0;
+    while (next_part(&rest, "\n", &line)) { /* as printed: bytes that are blanks look odd */
+        buf raw = buf_growing(1 << 16);
+        const char *blank = memchr(line.p + 1, ' ', line.n - 1);
+        str a = {line.p, (size_t)(blank - line.p)}, b = {blank + 1, line.n - a.n - 1};
+        tok_unmap_bytes(a, &raw);
+        size_t na = raw.len;
+        tok_unmap_bytes(b, &raw);
+        int32_t ia = tok_find_word(k, (str){(char *)raw.data, na});
+        int32_t ib = tok_find_word(k, (str){(char *)raw.data + na, raw.len - na});
+        const tok_merge *m = ia < 0 || ib < 0 ? NULL : tok_merge_of(k, (uint32_t)ia, (uint32_t)ib);
+        CHECK(t, m != NULL);
+        CHECK_INT(t, m ? m->rank : 0, ++rank);
+        buf_free(&raw);
+    }
+    CHECK_INT(t, rank, 243);
+    json_doc doc;
+    CHECK_OK(t, json_parse(vocab.data, vocab.len, 0, &doc, &err), err);
+    for (const json *j = doc.root->child; j; j = j->next) {
+        buf raw = buf_growing(1 << 16);
+        tok_unmap_bytes(j->key, &raw);
+        if (json_u64(j, 0) > 0)
+            CHECK(t, str_eq(tok_raw(k, (uint32_t)json_u64(j, 0)), str_of_buf(&raw)));
+        buf_free(&raw);
+    }
+    CHECK_INT(t, doc.root->count, 500);
+    json_close(&doc);
+    tokenizer_close(k);
+    buf_free(&corpus);
+    buf_free(&merges);
+    buf_free(&vocab);
+}
+
+static void train_small(test *t)
+{
+    tokenizer *k;
+    om_err err = {0};
+    str special[] = {STR("<|endoftext|>"), STR("<|user|>")};
+    int32_t ids[64];
+    size_t n;
+    CHECK_OK(t, bpe_train(STR("low low lower<|endoftext|>low newest newest"), 1000, special, 2,
+                          &k, &err), err);
+    CHECK(t, tokenizer_size(k) > 258 && tokenizer_size(k) < 300); /* pairs ran out */
+    CHECK_OK(t, tokenizer_encode(k, STR("newest low"), false, true, ids, 64, &n, &err), err);
+    CHECK_INT(t, n, 2); /* newest, _low */
+    CHECK_OK(t, tokenizer_encode(k, STR("<|user|> newest<|endoftext|>"), false, true, ids, 64, &n,
+                                 &err), err);
+    CHECK_INT(t, n, 3);
+    CHECK_INT(t, ids[0], 1);
+    CHECK_INT(t, ids[2], 0);
+    CHECK(t, tokenizer_is_end(k, 0) && !tokenizer_is_end(k, 1));
+    tokenizer_close(k);
+    CHECK_INT(t, bpe_train(STR("abc"), 255, NULL, 0, &k, &err), OM_EARG);
+    CHECK_OK(t, bpe_train(STR(""), 256, NULL, 0, &k, &err), err);
+    tokenizer_close(k);
+}
+
+/* ---- special tokens ---------------------------------------------------------------------- */
+
+static tokenizer *small_spm(test *t)
+{
+    static const struct {
+        const char *raw;
+        token_type type;
+        float score;
+        uint8_t flags;
+    } rows[] = {{"<unk>", TOKEN_UNKNOWN, 0, 0}, {"<s>", TOKEN_CONTROL, 0, 0},
+                {"</s>", TOKEN_CONTROL, 0, 0}, {"a", TOKEN_NORMAL, -5, 0},
+                {" ", TOKEN_NORMAL, -5, 0}, {" a", TOKEN_NORMAL, -1, 0},
+                {"aa", TOKEN_NORMAL, -2, 0}, {"<x>", TOKEN_USER, 0, 0},
+                {"<x>a", TOKEN_USER, 0, TOKEN_LSTRIP | TOKEN_RSTRIP}, {"<|eot_id|>", TOKEN_CONTROL, 0, 0}};
+    tokenizer *k;
+    om_err err = {0};
+    CHECK_OK(t, tok_new(TOK_SPM, &k, &err), err);
+    for (size_t i = 0; i < countof(rows); i++)
+        CHECK_OK(t, tok_add(k, str_of(rows[i].raw), rows[i].type, rows[i].score, rows[i].flags,
+                            &err), err);
+    k->bos = 1;
+    k->eos = 2;
+    k->unk = 0;
+    k->add_bos = k->space_prefix = true;
+    CHECK_OK(t, tok_index(k, &err), err);
+    CHECK_OK(t, tok_ready(k, &err), err);
+    return k;
+}
+
+static void check_ids(test *t, const tokenizer *k, str text, bool special, const char *want)
+{
+    int32_t ids[64];
+    char line[400] = "";
+    size_t n;
+    om_err err = {0};
+    buf got = buf_fixed(line, sizeof(line) - 1);
+    CHECK_OK(t, tokenizer_encode(k, text, special, special, ids, 64, &n, &err), err);
+    for (size_t i = 0; i < n; i++)
+        buf_fmt(&got, i ? " %d" : "%d", ids[i]);
+    CHECK_STR(t, line, want);
+}
+
+static void specials(test *t)
+{
+    tokenizer *k = small_spm(t);
+    int32_t ids[4];
+    size_t n;
+    om_err err = {0};
+    check_ids(t, k, STR("a"), false, "5");
+    check_ids(t, k, STR("a"), true, "1 5");
+    check_ids(t, k, STR("aa a"), false, "5 3 5"); /* " a" beats "aa" */
+    check_ids(t, k, STR("a</s>a"), true, "1 5 2 5"); /* a text gets its space again */
+    check_ids(t, k, STR("</s>"), false, "4 0 0 0 0"); /* a stranger's words stay words */
+    check_ids(t, k, STR("a<x>"), false, "5 7");    /* user tokens always */
+    check_ids(t, k, STR("a  <x>a  a"), false, "5 8 5"); /* the longest; blanks stripped */
+    check_ids(t, k, STR("b"), false, "4 0");
+    check_ids(t, k, STR(""), true, "1");
+    CHECK(t, tokenizer_is_end(k, 2) && tokenizer_is_end(k, 9) && !tokenizer_is_end(k, 3));
+    CHECK(t, !tokenizer_is_end(k, -1) && !tokenizer_is_end(k, 1000));
+    CHECK_INT(t, tokenizer_encode(k, STR("aa a"), false, false, ids, 2, &n, &err), OM_ELIMIT);
+    CHECK_INT(t, n, 3);
+    CHECK_INT(t, ids[1], 3);
+    CHECK_INT(t, tokenizer_piece(k, 2, false).n, 0);
+    CHECK(t, str_is(tokenizer_piece(k, 2, true), "</s>"));
+    CHECK_INT(t, tokenizer_piece(k, 99, true).n, 0);
+    ids[0] = 99;
+    buf out = buf_growing(100);
+    CHECK_INT(t, tokenizer_decode(k, ids, 1, true, &out, &err), OM_EARG);
+    buf_free(&out);
+    tokenizer_close(k);
+}
+
+/* ---- hostile files ----------------------------------------------------------------------- */
+
+static void hf_refuses(test *t)
+{
+    static const struct {
+        const char *doc, *says;
+        om_status status;
+    } rows[] = {
+        {"{\"model\":{\"type\":\"Unigram\",\"vocab\":[]}}", "Unigram", OM_EUNSUPPORTED},
+        {"{}", "BPE", OM_EUNSUPPORTED},
+        {"{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0}}}", "ByteLevel", OM_EUNSUPPORTED},
+        {"{\"pre_tokenizer\":{\"type\":\"Split\",\"pattern\":{\"Regex\":\"x+\"},\"behavior\":"
+         "\"Isolated\"},\"model\":{\"vocab\":{\"a\":0}}}", "x+", OM_EUNSUPPORTED},
+        {"{\"normalizer\":{\"type\":\"Lowercase\"},\"model\":{\"vocab\":{\"a\":0}}}", "Lowercase",
+         OM_EUNSUPPORTED},
+        {"{\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"model\":{\"vocab\":{\"a\":99999999}}}",
+         "id", OM_EFORMAT},
+        {"{\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"model\":{\"vocab\":{\"a\":0},\"merges\":"
+         "[\"a b\"]}}", "\"b\"", OM_EFORMAT},
+        {"{\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"model\":{\"vocab\":{\"a\":0},\"merges\":"
+         "[\"a\"]}}", "blank", OM_EFORMAT},
+        {"{\"pre_tokenizer\":{\"type\":\"ByteLevel\"},\"model\":{\"vocab\":{}}}", "empty",
+         OM_EFORMAT},
+        {"[1", "", OM_EFORMAT},
+    };
+    for (size_t i = 0; i < countof(rows); i++) {
+        tokenizer *k;
+        om_err err = {0};
+        CHECK_INT(t, tokenizer_from_hf_json(rows[i].doc, strlen(rows[i].doc), &k, &err),
+                  rows[i].status);
+        CHECK(t, k == NULL && strstr(err.msg, rows[i].says) != NULL);
+    }
+}
+
+static void hf_small(test *t)
+{
+    static const char doc[] =
+        "{\"added_tokens\":[{\"id\":3,\"content\":\"<s>\",\"special\":true},{\"id\":6,"
+        "\"content\":\"<u>\",\"special\":false}],\"normalizer\":{\"type\":\"NFC\"},"
+        "\"pre_tokenizer\":{\"type\":\"Sequence\",\"pretokenizers\":[{\"type\":\"Digits\","
+        "\"individual_digits\":true},{\"type\":\"ByteLevel\",\"add_prefix_space\":false,"
+        "\"use_regex\":true}]},\"post_processor\":{\"type\":\"TemplateProcessing\",\"single\":"
+        "[{\"SpecialToken\":{\"id\":\"<s>\"}},{\"Sequence\":{\"id\":\"A\"}}]},\"model\":{\"type\":"
+        "\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\"ab\":2,\"<s>\":3,\"1\":4},\"merges\":[[\"a\","
+        "\"b\"]]}}";
+    tokenizer *k;
+    om_err err = {0};
+    int32_t ids[8];
+    size_t n;
+    CHECK_OK(t, tokenizer_from_hf_json(doc, sizeof(doc) - 1, &k, &err), err);
+    if (!k)
+        return;
+    CHECK_INT(t, tokenizer_size(k), 7); /* 5 is a hole */
+    CHECK_STR(t, k->pre->names, tok_pre_find(STR("smollm"))->names);
+    check_ids(t, k, STR("ab11"), true, "3 2 4 4");
+    check_ids(t, k, STR("ab<u>a"), false, "2 6 0");
+    CHECK_INT(t, tokenizer_encode(k, STR("c"), false, false, ids, 8, &n, &err), OM_EUNSUPPORTED);
+    static const char config[] = "{\"eos_token\":{\"content\":\"<u>\"},\"bos_token\":null,"
+                                 "\"add_bos_token\":false}";
+    CHECK_OK(t, tokenizer_hf_config(k, config, sizeof(config) - 1, &err), err);
+    CHECK_INT(t, tokenizer_eos(k), 6);
+    CHECK(t, tokenizer_is_end(k, 6) && !tokenizer_adds_bos(k));
+    CHECK_INT(t, tokenizer_hf_config(k, STR("{\"eos_token\":\"zz\"}").p, 18, &err), OM_EFORMAT);
+    tokenizer_close(k);
+}
+
+/* Bytes that are no UTF-8, and every single byte, survive both kinds. */
+static void bytes_survive(test *t)
+{
+    buf file;
+    gguf g;
+    tokenizer *k;
+    om_err err = {0};
+    static const char *const names[] = {"gpt-2", "llama-spm"};
+    for (size_t v = 0; v < 2; v++) {
+        if (!open_vocab(t, names[v], &file, &g, &k)) {
+            test_skip(t, "the vocabulary is not in the data folder");
+            return;
+        }
+        rng r = rng_for(11, 0, 0, 0);
+        for (int i = 0; i < 500; i++) {
+            uint8_t text[300];
+            int32_t ids[1000];
+            size_t n = rng_below(&r, 300), count;
+            for (size_t j = 0; j < n; j++)
+                text[j] = i % 2 ? (uint8_t)rng_below(&r, 256)
+                                : (uint8_t)" a\xE2\x96\x81\xC3\xA9\n"[rng_below(&r, 8)];
+            str s = {(char *)text, n};
+            buf out = buf_growing(10000);
+            CHECK_OK(t, tokenizer_encode(k, s, false, false, ids, 1000, &count, &err), err);
+            CHECK_OK(t, tokenizer_decode(k, ids, count, false, &out, &err), err);
+            CHECK(t, str_eq(str_of_buf(&out), s));
+            buf_free(&out);
+        }
+        tokenizer_close(k);
+        gguf_close(&g);
+        buf_free(&file);
+    }
+}
+
+#ifdef OM_FAULTS
+/* The n-th allocation fails, for every n. */
+static void no_memory(test *t)
+{
+    tokenizer *k = NULL;
+    om_err err;
+    om_status s = OM_ENOMEM;
+    for (long nth = 1; s != OM_OK && nth < 200; nth++) {
+        mem_fail_at(nth);
+        s = bpe_train(STR("low low lower newest newest"), 270, NULL, 0, &k, &err);
+        mem_fail_at(0);
+        CHECK(t, (s == OM_OK) == (k != NULL));
+        CHECK(t, s == OM_OK || s == OM_ENOMEM);
+    }
+    CHECK_INT(t, s, OM_OK);
+    tokenizer_close(k);
+}
+#endif
+
 int main(int argc, char **argv)
 {
     static const test_case cases[] = {
@@ -456,6 +847,18 @@ int main(int argc, char **argv)
         {"llama2c_file", "llama2.c's tokenizer.bin", llama2c_file},
         {"sentencepiece_file", "SentencePiece's tokenizer.model", sentencepiece_file},
         {"small_files", "tokenizers of small models", small_files},
+        {"words", "cuts of published expressions", words},
+        {"words_long", "no text is slow to cut", words_long},
+        {"merging", "the heap merges as the definition", merging},
+        {"train_reference", "merges of the reference trainer", train_reference},
+        {"train_small", "special tokens, ends of training", train_small},
+        {"specials", "control, user, end, limits", specials},
+        {"hf_refuses", "unknown parts are named", hf_refuses},
+        {"hf_small", "added tokens, template, config", hf_small},
+        {"bytes_survive", "decode of encode is any text", bytes_survive},
+#ifdef OM_FAULTS
+        {"no_memory", "every allocation may fail", no_memory},
+#endif
         {0}};
     return test_main(argc, argv, cases);
 }
