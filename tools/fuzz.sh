@@ -4,7 +4,7 @@
 seconds=$1
 shift
 cd "$(dirname "$0")/.." || exit 1
-cmake --preset fuzz >/dev/null && cmake --build build/fuzz || exit 1
+cmake --preset fuzz >/dev/null && cmake --build build/fuzz --target fuzz_targets || exit 1
 [ $# -gt 0 ] || set -- $(cd build/fuzz/fuzz && ls -1 | grep -v '\.')
 bad=0
 for name; do
