@@ -14,6 +14,8 @@
 
 #include "llm/tok_impl.h"
 
+enum { LONGEST = 256 }; /* bytes of a token */
+
 typedef struct {
     str text;
     uint64_t count;
@@ -278,8 +280,9 @@ static uint32_t best_pair(trainer *r)
 {
     while (r->heap.n) {
         entry x = pop(r);
-        uint64_t now = r->pairs.p[x.pair].count;
-        if (now < 2)
+        const pair *q = &r->pairs.p[x.pair];
+        uint64_t now = q->count;
+        if (now < 2 || tok_raw(r->t, q->a).n + tok_raw(r->t, q->b).n > LONGEST)
             continue;
         if (now == x.count)
             return x.pair;
@@ -302,7 +305,8 @@ static uint32_t *token_slot(const trainer *r, str raw)
 /* The token of both symbols' bytes; two ways to spell a word can lead to one. */
 static om_status join(trainer *r, const pair *q, uint32_t *made)
 {
-    buf raw = buf_growing(2 * TOK_MAX_PIECE);
+    uint8_t room[LONGEST];
+    buf raw = buf_fixed(room, sizeof(room));
     om_status s = buf_str(&raw, tok_raw(r->t, q->a));
     if (s == OM_OK)
         s = buf_str(&raw, tok_raw(r->t, q->b));
@@ -317,7 +321,6 @@ static om_status join(trainer *r, const pair *q, uint32_t *made)
     } else {
         s = no_memory(r);
     }
-    buf_free(&raw);
     return s;
 }
 

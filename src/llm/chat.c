@@ -11,18 +11,21 @@
 #include "llm/tokenizer.h"
 
 enum {
-    TRIM = 1,                 /* words lose the blanks around them */
-    TRIM_ASSISTANT = 2,
-    SYSTEM_IN_FIRST_USER = 4, /* no turn of its own: put before the user's words */
-    SYSTEM_IN_LAST_USER = 8
+    TRIM_SYSTEM = 1, /* words lose the blanks around them */
+    TRIM_USER = 2,
+    TRIM_ASSISTANT = 4,
+    TRIM = TRIM_USER | TRIM_ASSISTANT,
+    SYSTEM_IN_FIRST_USER = 8, /* no turn of its own: put before the user's words */
+    SYSTEM_IN_LAST_USER = 16,
+    TRIM_TOGETHER = 32        /* and trimmed as one text with them */
 };
 
 struct chat_template {
     const char *name;
     const char *mark[3];      /* all of them stand in the Jinja text */
-    const char *unless;       /* and this does not */
     const char *begin;
     const char *system[2], *user[2], *assistant[2]; /* before, after */
+    const char *last;         /* after the assistant's words when they end it all */
     const char *again;        /* before every user turn but the first */
     const char *generate;
     const char *default_system;
@@ -59,16 +62,18 @@ static const chat_template table[] = {
      .system = {"<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>"},
      .user = {"<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"},
      .assistant = {"<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"},
-     .generate = "<|start_header_id|>assistant<|end_header_id|>\n\n", .flags = TRIM},
+     .generate = "<|start_header_id|>assistant<|end_header_id|>\n\n",
+     .flags = TRIM | TRIM_SYSTEM},
     {.name = "mistral-v7", .mark = {"[SYSTEM_PROMPT]", "[INST]"},
      .system = {"[SYSTEM_PROMPT] ", "[/SYSTEM_PROMPT]"}, .user = {"[INST] ", "[/INST]"},
      .assistant = {" ", "</s>"}},
     {.name = "llama2", .mark = {"[INST]", "<<SYS>>", "bos_token + '[INST]"},
      .system = {"<<SYS>>\n", "\n<</SYS>>\n\n"}, .user = {"[INST] ", " [/INST]"},
-     .assistant = {" ", " </s>"}, .again = "<s>", .flags = TRIM | SYSTEM_IN_FIRST_USER},
+     .assistant = {" ", " </s>"}, .again = "<s>",
+     .flags = TRIM | TRIM_TOGETHER | SYSTEM_IN_FIRST_USER},
     {.name = "llama2-once", .mark = {"[INST]", "<<SYS>>"},
      .system = {"<<SYS>>\n", "\n<</SYS>>\n\n"}, .user = {"[INST] ", " [/INST]"},
-     .assistant = {" ", " </s>"}, .flags = TRIM | SYSTEM_IN_FIRST_USER},
+     .assistant = {" ", " </s>"}, .flags = TRIM | TRIM_TOGETHER | SYSTEM_IN_FIRST_USER},
     {.name = "mistral-v1", .mark = {"' [INST] ' + system_message"},
      .system = {"", "\n\n"}, .user = {" [INST] ", " [/INST]"}, .assistant = {" ", "</s>"},
      .flags = SYSTEM_IN_FIRST_USER},
@@ -97,12 +102,13 @@ static const chat_template table[] = {
     {.name = "phi3", .mark = {"'|>' + '\\n' + message['content'] + '<|end|>"},
      .system = {"<|system|>\n", "<|end|>\n"}, .user = {"<|user|>\n", "<|end|>\n"},
      .assistant = {"<|assistant|>\n", "<|end|>\n"}, .generate = "<|assistant|>\n"},
-    {.name = "zephyr", .mark = {"<|user|>", "eos_token"}, .unless = "<|endoftext|>",
+    {.name = "falcon3", .mark = {"<|user|>", "<|assistant|>", "eos_token + '"},
+     .system = {"<|system|>\n", "\n"}, .user = {"<|user|>\n", "\n"},
+     .assistant = {"<|assistant|>\n", "<|endoftext|>\n"}, .last = "<|endoftext|>",
+     .generate = "<|assistant|>\n"},
+    {.name = "zephyr", .mark = {"<|user|>", "<|assistant|>", "eos_token"},
      .system = {"<|system|>\n", "</s>\n"}, .user = {"<|user|>\n", "</s>\n"},
      .assistant = {"<|assistant|>\n", "</s>\n"}, .generate = "<|assistant|>\n"},
-    {.name = "falcon3", .mark = {"<|user|>", "<|assistant|>"},
-     .system = {"<|system|>\n", "\n"}, .user = {"<|user|>\n", "\n"},
-     .assistant = {"<|assistant|>\n", "<|endoftext|>\n"}, .generate = "<|assistant|>\n"},
     {.name = "deepseek-r1", .mark = {ASSISTANT_DEEPSEEK "<think>"}, DEEPSEEK3,
      .generate = ASSISTANT_DEEPSEEK "<think>\n"},
     {.name = "deepseek3", .mark = {ASSISTANT_DEEPSEEK, USER_DEEPSEEK}, DEEPSEEK3,
@@ -155,7 +161,7 @@ static bool marked(const chat_template *c, str jinja)
     for (size_t k = 0; k < countof(c->mark) && c->mark[k]; k++)
         if (!contains(jinja, c->mark[k]))
             return false;
-    return !c->unless || !contains(jinja, c->unless);
+    return true;
 }
 
 const chat_template *chat_template_find(str jinja_or_name)
@@ -173,27 +179,24 @@ const char *chat_template_name(const chat_template *c) { return c->name; }
 
 /* ---- rendering ------------------------------------------------------------------- */
 
-static str trimmed(str s)
+static bool is_blank(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
+
+static str trimmed(str s, bool left, bool right)
 {
-    while (s.n && (s.p[0] == ' ' || (s.p[0] >= '\t' && s.p[0] <= '\r')))
+    while (left && s.n && is_blank(s.p[0]))
         s = (str){s.p + 1, s.n - 1};
-    while (s.n && (s.p[s.n - 1] == ' ' || (s.p[s.n - 1] >= '\t' && s.p[s.n - 1] <= '\r')))
+    while (right && s.n && is_blank(s.p[s.n - 1]))
         s.n--;
     return s;
 }
 
 static om_status put(buf *out, const char *z) { return z ? buf_str(out, str_of(z)) : OM_OK; }
 
-static om_status put_words(const chat_template *c, str words, bool assistant, buf *out)
-{
-    bool trim = (c->flags & TRIM) || (assistant && (c->flags & TRIM_ASSISTANT));
-    return buf_str(out, trim ? trimmed(words) : words);
-}
-
 static om_status put_system(const chat_template *c, str words, buf *out)
 {
+    bool trim = c->flags & TRIM_SYSTEM;
     TRY(put(out, c->system[0]));
-    TRY(put_words(c, words, false, out));
+    TRY(buf_str(out, trimmed(words, trim, trim)));
     return put(out, c->system[1]);
 }
 
@@ -217,20 +220,26 @@ static om_status put_user(chat_state *s, str words, size_t i, buf *out)
         TRY(put_system(c, s->system->content, out));
         s->system = NULL;
     }
-    TRY(put_words(c, words, false, out));
+    bool trim = c->flags & TRIM_USER;
+    TRY(buf_str(out, trimmed(words, trim && !(here && c->flags & TRIM_TOGETHER), trim)));
     return put(out, c->user[1]);
 }
 
-static om_status put_message(chat_state *s, const chat_message *m, size_t i, buf *out)
+static om_status put_assistant(const chat_template *c, str words, bool last, buf *out)
+{
+    bool trim = c->flags & TRIM_ASSISTANT;
+    TRY(put(out, c->assistant[0]));
+    TRY(buf_str(out, trimmed(words, trim, trim)));
+    return put(out, last && c->last ? c->last : c->assistant[1]);
+}
+
+static om_status put_message(chat_state *s, const chat_message *m, size_t i, bool last, buf *out)
 {
     const chat_template *c = s->c;
     if (strcmp(m->role, "user") == 0)
         return put_user(s, m->content, i, out);
-    if (strcmp(m->role, "assistant") == 0) {
-        TRY(put(out, c->assistant[0]));
-        TRY(put_words(c, m->content, true, out));
-        return put(out, c->assistant[1]);
-    }
+    if (strcmp(m->role, "assistant") == 0)
+        return put_assistant(c, m->content, last, out);
     if (!(c->flags & (SYSTEM_IN_FIRST_USER | SYSTEM_IN_LAST_USER)))
         return put_system(c, m->content, out);
     s->system = m;
@@ -264,7 +273,7 @@ static om_status render(const chat_template *c, const chat_message *m, size_t n,
     if (c->default_system && (n == 0 || strcmp(m[0].role, "system") != 0))
         TRY(put_system(c, str_of(c->default_system), out));
     for (size_t i = 0; i < n; i++)
-        TRY(put_message(&s, &m[i], i, out));
+        TRY(put_message(&s, &m[i], i, i + 1 == n, out));
     if (s.system) /* no user after it: a turn with nothing else in it */
         TRY(put_user(&s, STR(""), s.last_user, out));
     return generate ? put(out, c->generate) : OM_OK;
