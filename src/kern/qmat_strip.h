@@ -2,6 +2,7 @@
  * operations that x86/qmat_*.c and arm/qmat_*.c define before including this:
  *
  *   LANES, SIGNED_BIAS           lanes of 32 bits; what v_signed added to each byte
+ *   BATCH                        rows of X whose sums are kept in registers
  *   V, F                         vectors of LANES int32, of LANES floats
  *   v_set v_and v_or v_srl v_sra v_sll v_add v_sub v_mul
  *   v_mla_small(acc, a, b)       acc + a b, |a|, |b| < 2^15
@@ -102,13 +103,6 @@ typedef struct {
     bool is_signed, has_bias, has_min, by16;
 } shape;
 
-INLINE V dot32(shape s, V acc, const V w[8], const int8_t *x)
-{
-    if (s.is_signed)
-        return v_dot_s(v_dot_s(acc, w, x), w + 4, x + 16);
-    return v_dot_u(v_dot_u(acc, w, x), w + 4, x + 16);
-}
-
 INLINE void zero_rows(float *acc, size_t m)
 {
     for (size_t i = 0; i < m; i++)
@@ -121,6 +115,24 @@ INLINE void store_rows(const float *acc, size_t m, float *y, size_t ldy)
         f_store(y + i * ldy, f_load(acc + i * LANES));
 }
 
+/* dot[r] += w (4 n units) times n pieces of 16 bytes of row r, rows 32 bytes apart. */
+INLINE void dot_rows(shape s, int n, int rows, const V *w, const int8_t *x, V *dot)
+{
+    for (int h = 0; h < n; h++) {
+        V w4[4] = {w[4 * h], w[4 * h + 1], w[4 * h + 2], w[4 * h + 3]};
+        for (int r = 0; r < rows; r++)
+            dot[r] = s.is_signed ? v_dot_s(dot[r], w4, x + 32 * r + 16 * h)
+                                 : v_dot_u(dot[r], w4, x + 32 * r + 16 * h);
+    }
+}
+
+/* Starting values of the sums of `rows` rows. */
+INLINE void dot_start(shape s, int rows, const int32_t *sum, V *dot)
+{
+    for (int r = 0; r < rows; r++)
+        dot[r] = s.has_bias ? v_set(sum[r]) : v_set(0);
+}
+
 /* A strip reads LANES streams at once, more than the hardware follows well; the next
  * strip lies in one piece behind this one and is fetched while this one is computed, the
  * b-th part beside block b.  (Past the end of W this does nothing.) */
@@ -131,31 +143,72 @@ INLINE void fetch_ahead(const uint8_t *next, size_t b, size_t bytes)
         __builtin_prefetch(p + i, 0, 2);
 }
 
+/* Eight blocks of 32 unpacked: 256 elements of LANES rows. */
+typedef struct {
+    V w[QK / 4]; /* w[j]: elements 4 j .. 4 j + 3 */
+    F d[8], min[8];
+} chunk;
+
+/* The f16 at `at` in n blocks of each row.  Scalar moves, because building vectors from
+ * 16-bit pieces would keep the shuffle unit busy; volatile, because the compiler would. */
+INLINE void load_halves(const uint8_t *at, size_t stride, size_t bytes, size_t n, F *out)
+{
+    uint16_t half[8][LANES];
+    for (size_t r = 0; r < LANES; r++)
+        for (size_t j = 0; j < n; j++) {
+            uint16_t h;
+            memcpy(&h, at + r * stride + j * bytes, 2);
+            *(volatile uint16_t *)&half[j][r] = h;
+        }
+    for (size_t j = 0; j < n; j++)
+        out[j] = f_load_f16((const uint8_t *)half[j]);
+}
+
+/* Rows [i, i + rows) of x by the n blocks of the chunk from block b on. */
+INLINE void rows32(shape s, int rows, const chunk *c, size_t n, const qmat_x *x, size_t b,
+                   size_t i, float *acc)
+{
+    F a[BATCH];
+    for (int r = 0; r < rows; r++)
+        a[r] = f_load(acc + (i + (size_t)r) * LANES);
+    for (size_t j = 0; j < n; j++) {
+        size_t at = (b + j) * x->m + i;
+        V dot[BATCH];
+        dot_start(s, rows, x->sum + at, dot);
+        dot_rows(s, 2, rows, c->w + 8 * j, x->q + 32 * at, dot);
+        for (int r = 0; r < rows; r++) {
+            F dx = f_set(x->d[at + (size_t)r]);
+            a[r] = f_fma(f_mul(c->d[j], dx), f_cvt(dot[r]), a[r]);
+            if (s.has_min)
+                a[r] = f_fma(f_mul(c->min[j], dx), f_set((float)x->sum[at + (size_t)r]), a[r]);
+        }
+    }
+    for (int r = 0; r < rows; r++)
+        f_store(acc + (i + (size_t)r) * LANES, a[r]);
+}
+
 INLINE void strip32(shape s, expand32 *expand, const uint8_t *w, size_t stride,
                     const qmat_x *x, float *y, size_t ldy)
 {
     float acc[QMAT_TILE * LANES]; /* (m, LANES): y itself would collide in the cache */
-    size_t m = x->m;
     const uint8_t *next = w + LANES * stride;
+    size_t n, m = x->m;
     zero_rows(acc, m);
-    for (size_t b = 0; b < x->k / 32; b++, w += s.bytes) {
-        V wq[8];
-        fetch_ahead(next, b, s.bytes);
-        expand(w, stride, wq);
-        F d = f_half_at(w, stride), min = f_set(0);
+    for (size_t b = 0; b < x->k / 32; b += n, w += n * s.bytes) {
+        chunk c;
+        n = size_min(x->k / 32 - b, 8);
+        load_halves(w, stride, s.bytes, n, c.d);
         if (s.has_min)
-            min = f_half_at(w + 2, stride);
-        const int8_t *xq = x->q + b * m * 32;
-        const float *xd = x->d + b * m;
-        const int32_t *sum = x->sum + b * m;
-        for (size_t i = 0; i < m; i++) {
-            V dot = dot32(s, s.has_bias ? v_set(sum[i]) : v_set(0), wq, xq + 32 * i);
-            F dx = f_set(xd[i]), a = f_load(acc + i * LANES);
-            a = f_fma(f_mul(d, dx), f_cvt(dot), a);
-            if (s.has_min)
-                a = f_fma(f_mul(min, dx), f_set((float)sum[i]), a);
-            f_store(acc + i * LANES, a);
+            load_halves(w + 2, stride, s.bytes, n, c.min);
+        for (size_t j = 0; j < n; j++) {
+            fetch_ahead(next, b + j, s.bytes);
+            expand(w + j * s.bytes, stride, c.w + 8 * j);
         }
+        size_t i = 0;
+        for (; i + BATCH <= m; i += BATCH)
+            rows32(s, BATCH, &c, n, x, b, i, acc);
+        for (; i < m; i++)
+            rows32(s, 1, &c, n, x, b, i, acc);
     }
     store_rows(acc, m, y, ldy);
 }
@@ -296,35 +349,55 @@ INLINE void expand_q3_k(const uint8_t *b, size_t stride, super *o)
         o->w[j] = v_or(o->w[j], bits_to(mask[j % 8], j / 8, 1, 2));
 }
 
-/* One group of 32 (or two of 16) of all rows of x into isum and msum (m). */
-INLINE void group32(shape s, const super *o, size_t j, const qmat_x *x, size_t b, V *isum,
-                    V *msum)
+/* Group j of 32 elements of rows [i, i + rows) of x, into isum and msum. */
+INLINE void group32(shape s, int rows, const super *o, size_t j, const qmat_x *x, size_t at,
+                    V *isum, V *msum)
 {
-    size_t m = x->m, g = 8 * b + j;
-    V w[8];
-    for (int e = 0; e < 8; e++)
-        w[e] = o->w[8 * j + e];
-    const int8_t *xq = x->q + g * m * 32;
-    const int32_t *sum = x->sum + g * m * (s.by16 ? 2 : 1);
-    V sc = o->sc[s.by16 ? 2 * j : j], sc1 = s.by16 ? o->sc[2 * j + 1] : sc;
-    V mn = s.has_min ? o->mn[s.by16 ? 2 * j : j] : v_set(0);
-    V mn1 = s.has_min && s.by16 ? o->mn[2 * j + 1] : mn;
-    for (size_t i = 0; i < m; i++) {
-        const int8_t *xi = xq + 32 * i;
-        if (s.by16) {
-            V lo = s.has_bias ? v_set(sum[i]) : v_set(0);
-            V hi = s.has_bias ? v_set(sum[m + i]) : v_set(0);
-            lo = v_mul(v_dot_u(lo, w, xi), sc);
-            hi = v_mul(v_dot_u(hi, w + 4, xi + 16), sc1);
-            isum[i] = v_add(isum[i], v_add(lo, hi));
-        } else {
-            V dot = dot32(s, s.has_bias ? v_set(sum[i]) : v_set(0), w, xi);
-            isum[i] = v_add(isum[i], v_mul(dot, sc));
-        }
+    V dot[BATCH];
+    const int32_t *sum = x->sum + at;
+    dot_start(s, rows, sum, dot);
+    dot_rows(s, 2, rows, o->w + 8 * j, x->q + 32 * at, dot);
+    for (int r = 0; r < rows; r++) {
+        isum[r] = v_add(isum[r], v_mul(dot[r], o->sc[j]));
         if (s.has_min)
-            msum[i] = v_mla_small(msum[i], mn, v_set(sum[i]));
-        if (s.has_min && s.by16)
-            msum[i] = v_mla_small(msum[i], mn1, v_set(sum[m + i]));
+            msum[r] = v_mla_small(msum[r], o->mn[j], v_set(sum[r]));
+    }
+}
+
+/* The same where a group of 16 has its scale: group g, in half g mod 2 of its 32. */
+INLINE void group16(shape s, int rows, const super *o, size_t g, const qmat_x *x, size_t b,
+                    size_t i, V *isum, V *msum)
+{
+    V dot[BATCH];
+    const int32_t *sum = x->sum + (16 * b + g) * x->m + i;
+    const int8_t *q = x->q + 32 * ((8 * b + g / 2) * x->m + i) + 16 * (g % 2);
+    dot_start(s, rows, sum, dot);
+    dot_rows(s, 1, rows, o->w + 4 * g, q, dot);
+    for (int r = 0; r < rows; r++) {
+        isum[r] = v_add(isum[r], v_mul(dot[r], o->sc[g]));
+        if (s.has_min)
+            msum[r] = v_mla_small(msum[r], o->mn[g], v_set(sum[r]));
+    }
+}
+
+/* Rows [i, i + rows) of x by block b. */
+INLINE void rows256(shape s, int rows, const super *o, const qmat_x *x, size_t b, size_t i,
+                    float *acc)
+{
+    V isum[BATCH], msum[BATCH];
+    for (int r = 0; r < rows; r++)
+        isum[r] = msum[r] = v_set(0);
+    for (size_t g = 0; s.by16 && g < 16; g++)
+        group16(s, rows, o, g, x, b, i, isum, msum);
+    for (size_t j = 0; !s.by16 && j < 8; j++)
+        group32(s, rows, o, j, x, (8 * b + j) * x->m + i, isum, msum);
+    for (int r = 0; r < rows; r++) {
+        float *ar = acc + (i + (size_t)r) * LANES;
+        F dx = f_set(x->d[b * x->m + i + (size_t)r]), a = f_load(ar);
+        a = f_fma(f_mul(o->d, dx), f_cvt(isum[r]), a);
+        if (s.has_min)
+            a = f_fma(f_neg(f_mul(o->dmin, dx)), f_cvt(msum[r]), a);
+        f_store(ar, a);
     }
 }
 
@@ -332,25 +405,18 @@ INLINE void strip256(shape s, expand256 *expand, const uint8_t *w, size_t stride
                      const qmat_x *x, float *y, size_t ldy)
 {
     float acc[QMAT_TILE * LANES]; /* (m, LANES) */
-    V isum[QMAT_TILE], msum[QMAT_TILE];
-    size_t m = x->m;
     const uint8_t *next = w + LANES * stride;
+    size_t m = x->m;
     zero_rows(acc, m);
     for (size_t b = 0; b < x->k / QK; b++, w += s.bytes) {
         super o;
         fetch_ahead(next, b, s.bytes);
         expand(w, stride, &o);
-        for (size_t i = 0; i < m; i++)
-            isum[i] = msum[i] = v_set(0);
-        for (size_t j = 0; j < 8; j++)
-            group32(s, &o, j, x, b, isum, msum);
-        for (size_t i = 0; i < m; i++) {
-            F dx = f_set(x->d[b * m + i]), a = f_load(acc + i * LANES);
-            a = f_fma(f_mul(o.d, dx), f_cvt(isum[i]), a);
-            if (s.has_min)
-                a = f_fma(f_neg(f_mul(o.dmin, dx)), f_cvt(msum[i]), a);
-            f_store(acc + i * LANES, a);
-        }
+        size_t i = 0;
+        for (; i + BATCH <= m; i += BATCH)
+            rows256(s, BATCH, &o, x, b, i, acc);
+        for (; i < m; i++)
+            rows256(s, 1, &o, x, b, i, acc);
     }
     store_rows(acc, m, y, ldy);
 }

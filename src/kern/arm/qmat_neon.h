@@ -10,7 +10,7 @@
 
 typedef int32x4_t V;
 typedef float32x4_t F;
-enum { LANES = 4, SIGNED_BIAS = 0, PLAIN_ROWS = 2, PLAIN_BATCH = 2 };
+enum { LANES = 4, SIGNED_BIAS = 0, BATCH = 4, PLAIN_ROWS = 2, PLAIN_BATCH = 2 };
 
 static inline V v_set(int32_t a) { return vdupq_n_s32(a); }
 static inline V v_and(V a, V b) { return vandq_s32(a, b); }

@@ -9,7 +9,7 @@
 
 typedef __m512i V;
 typedef __m512 F;
-enum { LANES = 16, SIGNED_BIAS = 128, PLAIN_ROWS = 4, PLAIN_BATCH = 4 };
+enum { LANES = 16, SIGNED_BIAS = 128, BATCH = 8, PLAIN_ROWS = 4, PLAIN_BATCH = 4 };
 
 static inline V v_set(int32_t a) { return _mm512_set1_epi32(a); }
 static inline V v_and(V a, V b) { return _mm512_and_si512(a, b); }

@@ -10,7 +10,7 @@
 
 typedef __m256i V;
 typedef __m256 F;
-enum { LANES = 8, PLAIN_ROWS = 2, PLAIN_BATCH = 2 };
+enum { LANES = 8, BATCH = 4, PLAIN_ROWS = 2, PLAIN_BATCH = 2 };
 
 static inline V v_set(int32_t a) { return _mm256_set1_epi32(a); }
 static inline V v_and(V a, V b) { return _mm256_and_si256(a, b); }
