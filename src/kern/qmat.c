@@ -7,11 +7,37 @@
 #include "kern/qmat.h"
 
 #include "kern/dtype.h"
-#include "kern/qmat_quantize.h"
 
 #include <math.h>
 
-/* ---- reference ------------------------------------------------------------------------ */
+/* ---- reference: one lane ---------------------------------------------------------------- */
+
+typedef int32_t V;
+typedef float F;
+enum { LANES = 1 };
+
+static V v_set(int32_t a) { return a; }
+static V v_and(V a, V b) { return a & b; }
+static V v_add(V a, V b) { return a + b; }
+static V v_max(V a, V b) { return a > b ? a : b; }
+static V v_highest(V a) { return a; }
+static V v_sum(V a) { return a; }
+static void v_store8(int8_t *p, V a) { *p = (int8_t)a; }
+static F f_load(const float *p) { return *p; }
+static F f_set(float a) { return a; }
+static F f_mul(F a, F b) { return a * b; }
+
+static V v_bits(F a)
+{
+    V u;
+    memcpy(&u, &a, 4);
+    return u;
+}
+
+/* Adding 1.5 2^23 leaves the nearest integer, ties to even, in the low bits. */
+static V v_round(F a) { return v_bits(a + 12582912.0f) - 0x4b400000; }
+
+#include "kern/qmat_quantize.h"
 
 static void dot_block(const qblock *w, const qmat_x *x, size_t b, size_t i, int32_t *isum,
                       int32_t *msum)

@@ -118,12 +118,17 @@ INLINE void store_rows(const float *acc, size_t m, float *y, size_t ldy)
 /* dot[r] += w (4 n units) times n pieces of 16 bytes of row r, rows 32 bytes apart. */
 INLINE void dot_rows(shape s, int n, int rows, const V *w, const int8_t *x, V *dot)
 {
+    V second = v_set(0); /* a row alone: two chains, to hide the latency */
     for (int h = 0; h < n; h++) {
         V w4[4] = {w[4 * h], w[4 * h + 1], w[4 * h + 2], w[4 * h + 3]};
-        for (int r = 0; r < rows; r++)
-            dot[r] = s.is_signed ? v_dot_s(dot[r], w4, x + 32 * r + 16 * h)
-                                 : v_dot_u(dot[r], w4, x + 32 * r + 16 * h);
+        for (int r = 0; r < rows; r++) {
+            V *to = rows == 1 && h == 1 ? &second : &dot[r];
+            *to = s.is_signed ? v_dot_s(*to, w4, x + 32 * r + 16 * h)
+                              : v_dot_u(*to, w4, x + 32 * r + 16 * h);
+        }
     }
+    if (rows == 1 && n == 2)
+        dot[0] = v_add(dot[0], second);
 }
 
 /* Starting values of the sums of `rows` rows. */
@@ -187,9 +192,40 @@ INLINE void rows32(shape s, int rows, const chunk *c, size_t n, const qmat_x *x,
         f_store(acc + (i + (size_t)r) * LANES, a[r]);
 }
 
+/* One row of x: the weights stay in registers. */
+INLINE void single32(shape s, expand32 *expand, const uint8_t *w, size_t stride,
+                     const qmat_x *x, float *y)
+{
+    const uint8_t *next = w + LANES * stride;
+    F a = f_set(0), d[8], min[8];
+    for (size_t b = 0; b < x->k / 32; b++, w += s.bytes) {
+        V wq[8], dot[1];
+        size_t j = b % 8;
+        if (j == 0) {
+            size_t n = size_min(x->k / 32 - b, 8);
+            load_halves(w, stride, s.bytes, n, d);
+            if (s.has_min)
+                load_halves(w + 2, stride, s.bytes, n, min);
+        }
+        fetch_ahead(next, b, s.bytes);
+        expand(w, stride, wq);
+        dot_start(s, 1, x->sum + b, dot);
+        dot_rows(s, 2, 1, wq, x->q + 32 * b, dot);
+        F dx = f_set(x->d[b]);
+        a = f_fma(f_mul(d[j], dx), f_cvt(dot[0]), a);
+        if (s.has_min)
+            a = f_fma(f_mul(min[j], dx), f_set((float)x->sum[b]), a);
+    }
+    f_store(y, a);
+}
+
 INLINE void strip32(shape s, expand32 *expand, const uint8_t *w, size_t stride,
                     const qmat_x *x, float *y, size_t ldy)
 {
+    if (x->m == 1) {
+        single32(s, expand, w, stride, x, y);
+        return;
+    }
     float acc[QMAT_TILE * LANES]; /* (m, LANES): y itself would collide in the cache */
     const uint8_t *next = w + LANES * stride;
     size_t n, m = x->m;

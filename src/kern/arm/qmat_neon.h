@@ -40,6 +40,17 @@ static inline void f_store(float *p, F a) { vst1q_f32(p, a); }
 static inline F f_mul(F a, F b) { return vmulq_f32(a, b); }
 static inline F f_fma(F a, F b, F c) { return vfmaq_f32(c, a, b); }
 static inline F f_cvt(V a) { return vcvtq_f32_s32(a); }
+static inline V v_bits(F a) { return vreinterpretq_s32_f32(a); }
+static inline V v_round(F a) { return vcvtnq_s32_f32(a); }
+static inline V v_max(V a, V b) { return vmaxq_s32(a, b); }
+static inline int32_t v_highest(V a) { return vmaxvq_s32(a); }
+static inline int32_t v_sum(V a) { return vaddvq_s32(a); }
+static inline void v_store8(int8_t *p, V a)
+{
+    int16x4_t h = vmovn_s32(a);
+    int8x8_t b = vmovn_s16(vcombine_s16(h, h));
+    memcpy(p, &b, 4);
+}
 static inline F f_neg(F a) { return vnegq_f32(a); }
 
 static inline F f_from_halves(uint16x4_t h) { return vcvt_f32_f16(vreinterpret_f16_u16(h)); }

@@ -29,6 +29,15 @@ static inline void f_store(float *p, F a) { _mm512_storeu_ps(p, a); }
 static inline F f_mul(F a, F b) { return _mm512_mul_ps(a, b); }
 static inline F f_fma(F a, F b, F c) { return _mm512_fmadd_ps(a, b, c); }
 static inline F f_cvt(V a) { return _mm512_cvtepi32_ps(a); }
+static inline V v_bits(F a) { return _mm512_castps_si512(a); }
+static inline V v_round(F a) { return _mm512_cvtps_epi32(a); }
+static inline V v_max(V a, V b) { return _mm512_max_epi32(a, b); }
+static inline int32_t v_highest(V a) { return _mm512_reduce_max_epi32(a); }
+static inline int32_t v_sum(V a) { return _mm512_reduce_add_epi32(a); }
+static inline void v_store8(int8_t *p, V a)
+{
+    _mm_storeu_si128((void *)p, _mm512_cvtepi32_epi8(a));
+}
 static inline F f_neg(F a)
 {
     return _mm512_xor_ps(a, _mm512_set1_ps(-0.0f));

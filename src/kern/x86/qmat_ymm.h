@@ -28,6 +28,32 @@ static inline void f_store(float *p, F a) { _mm256_storeu_ps(p, a); }
 static inline F f_mul(F a, F b) { return _mm256_mul_ps(a, b); }
 static inline F f_fma(F a, F b, F c) { return _mm256_fmadd_ps(a, b, c); }
 static inline F f_cvt(V a) { return _mm256_cvtepi32_ps(a); }
+static inline V v_bits(F a) { return _mm256_castps_si256(a); }
+static inline V v_round(F a) { return _mm256_cvtps_epi32(a); }
+static inline V v_max(V a, V b) { return _mm256_max_epi32(a, b); }
+
+static inline int32_t v_highest(V a)
+{
+    __m128i m = _mm_max_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0x4e));
+    m = _mm_max_epi32(m, _mm_shuffle_epi32(m, 0xb1));
+    return _mm_cvtsi128_si32(m);
+}
+
+static inline int32_t v_sum(V a)
+{
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
+    return _mm_cvtsi128_si32(s);
+}
+
+static inline void v_store8(int8_t *p, V a)
+{
+    __m128i h = _mm_packs_epi32(_mm256_castsi256_si128(a), _mm256_extracti128_si256(a, 1));
+    _mm_storel_epi64((void *)p, _mm_packs_epi16(h, h));
+}
+
 static inline F f_neg(F a) { return _mm256_xor_ps(a, _mm256_set1_ps(-0.0f)); }
 
 static inline F f_load_f32(const uint8_t *p) { return _mm256_loadu_ps((const void *)p); }
