@@ -8,6 +8,7 @@
 #define ADAPT_ADAPT_H
 
 #include "llm/model.h"
+#include "llm/perplexity.h"
 
 typedef enum { TRAIN_LORA, TRAIN_FULL } train_mode;
 
@@ -91,17 +92,5 @@ om_status trainer_load(trainer *t, const char *path, om_err *err);
 /* Loss and gradient at the current x over given windows (federated oracle, tests). */
 om_status trainer_gradient(trainer *t, const token_data *d, const uint64_t *window, uint32_t n,
                            double *loss, om_err *err);
-
-/* Perplexity of a text with a sliding window. */
-typedef struct {
-    double perplexity, low, high;   /* 95 % interval, delta method over per-token nll */
-    double nll;                     /* mean, nats */
-    uint64_t tokens;
-    double seconds;
-} perplexity_report;
-om_status llm_perplexity(llm_model *m, const kern *k, pool *p, const int32_t *ids, size_t n,
-                         uint32_t window, uint32_t stride, const om_cancel *cancel,
-                         om_progress_fn *progress, void *ctx, perplexity_report *out,
-                         om_err *err);
 
 #endif

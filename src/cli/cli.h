@@ -43,7 +43,7 @@ struct cli {
     int n_operands;
     bool json, quiet;
     bool tty;                /* standard error is a terminal */
-    const om_cancel *cancel; /* set by Ctrl-C and SIGTERM */
+    om_cancel *cancel;       /* set by Ctrl-C and SIGTERM; a chat may clear it again */
     kern kernels;            /* ready to use */
     pool *pool;              /* --threads, default: the CPUs this process may run on */
     buf out;                 /* the answer: printed when run() returns OK */

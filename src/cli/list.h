@@ -1,7 +1,9 @@
 /* list.h - every command, in the order `octomil --help` shows them. */
 #define COMMAND_LIST(X) \
-    X(init)             \
+    X(run)              \
+    X(eval)             \
+    X(inspect)          \
+    X(convert)          \
     X(create)           \
-    X(simulate)         \
     X(reference)        \
     X(completion)

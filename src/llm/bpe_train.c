@@ -83,7 +83,7 @@ static void *twice(void *p, size_t *cap, size_t size)
      (((v)->more = twice((v)->p, &(v)->cap, sizeof(*(v)->p))) != NULL \
       && ((v)->p = (v)->more, true)))
 
-/* ---- words ----------------------------------------------------------------------- */
+/* ---- words --------------------------------------------------------------------------- */
 
 static bool grow_slots(uint32_t **slot, uint32_t *mask, uint32_t n)
 {
@@ -155,7 +155,7 @@ static om_status count_words(trainer *r, str text, const str *special, uint32_t 
     return tok_split(rules, p + beg, text.n - beg, count_word, r);
 }
 
-/* ---- pairs ----------------------------------------------------------------------- */
+/* ---- pairs --------------------------------------------------------------------------- */
 
 static uint32_t *pair_slot(const trainer *r, uint32_t a, uint32_t b)
 {
@@ -216,7 +216,7 @@ static void take_pairs(trainer *r, const word *x)
         r->pairs.p[*pair_slot(r, s[i], s[i + 1]) - 1].count -= x->count;
 }
 
-/* ---- the heap -------------------------------------------------------------------- */
+/* ---- the heap ------------------------------------------------------------------------ */
 
 static int bytes_order(str a, str b)
 {
@@ -292,7 +292,7 @@ static uint32_t best_pair(trainer *r)
     return UINT32_MAX;
 }
 
-/* ---- merging --------------------------------------------------------------------- */
+/* ---- merging ------------------------------------------------------------------------- */
 
 static uint32_t *token_slot(const trainer *r, str raw)
 {
@@ -364,7 +364,7 @@ static om_status merge(trainer *r, uint32_t best)
     return push_touched(r, made);
 }
 
-/* ---- start and finish ------------------------------------------------------------ */
+/* ---- start and finish ---------------------------------------------------------------- */
 
 /* Special tokens, then the bytes in the order of the characters that show them. */
 static om_status first_tokens(trainer *r, const str *special, uint32_t n_special, uint32_t *of_byte)

@@ -177,7 +177,7 @@ const chat_template *chat_template_find(str jinja_or_name)
 
 const char *chat_template_name(const chat_template *c) { return c->name; }
 
-/* ---- rendering ------------------------------------------------------------------- */
+/* ---- rendering ----------------------------------------------------------------------- */
 
 static bool is_blank(char c) { return c == ' ' || (c >= '\t' && c <= '\r'); }
 

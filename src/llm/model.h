@@ -21,6 +21,8 @@ typedef struct {
     bool tied;             /* output shares the embedding */
 } llm_hparams;
 
+/* Shapes: q (n_head*head_dim, dim), k v (n_kv_head*head_dim, dim), o (dim, n_head*head_dim),
+ * gate up (ffn, dim), down (dim, ffn); norms and biases (1, n) and always F32. */
 typedef struct {           /* NULL where a family has no such weight */
     nn_weight *attn_norm, *attn_norm_b, *q, *q_b, *k, *k_b, *v, *v_b, *o, *o_b;
     nn_weight *q_norm, *k_norm;
@@ -34,12 +36,15 @@ struct om_model {
     llm_hparams h;
     nn_weight *embed, *pos_embed, *out_norm, *out_norm_b, *output; /* output == embed if tied */
     llm_layer *layer;          /* n_layer */
-    nn_weight *weight;         /* every weight, n_weight, in file order */
+    /* Every weight, n_weight, in the order of the family's name table, whatever file it
+     * came from; names are the canonical GGUF ones ("blk.0.attn_q.weight"). */
+    nn_weight *weight;
     uint32_t n_weight;
     tokenizer *tok;            /* NULL: a model without one */
     const chat_template *chat; /* NULL: none recognised */
     str chat_jinja;
-    void *owned_;              /* maps, blocks, parsed files */
+    str name;                  /* general.name, or the path's last part */
+    void *owned_;              /* maps, blocks, parsed files: model_impl.h */
 };
 typedef struct om_model llm_model;
 
@@ -61,24 +66,37 @@ struct llm_arch {
     const char *summary, *source;
     /* Hidden states after the final norm, (rows, dim): straight-line code over ops. */
     nn_tensor *(*forward)(nn *c, const llm_model *m, const llm_batch *b);
-    const struct llm_names *names; /* weight names in GGUF and HF, see arch/names.h */
+    const struct llm_name *names; /* its weights in GGUF and HF: arch/names.h */
     bool rope_neox;            /* layout of q,k rows in GGUF files of this family */
     bool hf_permuted_qk;       /* HF->GGUF of this family permutes q and k rows */
 };
-extern const llm_arch *const llm_archs[];
-const llm_arch *llm_arch_find(str name);
+extern const llm_arch *const llm_archs[]; /* ends with NULL */
+const llm_arch *llm_arch_find(str name);  /* by name or hf_names; NULL: none */
 
+/* A .gguf file, a Hugging Face folder, or a llama2.c checkpoint (.bin).  `tokenizer` is
+ * a file to use instead of what the model brings (tokenizer.json, a llama2.c .bin, or a
+ * .gguf); NULL: the model's own; a llama2.c checkpoint then looks for tokenizer.bin or
+ * tok<vocab>.bin beside itself. */
+om_status llm_open_with(const char *path, const char *tokenizer, llm_model **out,
+                        om_err *err);
 om_status llm_open(const char *path, llm_model **out, om_err *err);
 void llm_close(llm_model *m);
-nn_weight *llm_weight(const llm_model *m, const char *gguf_name);
+nn_weight *llm_weight(const llm_model *m, const char *gguf_name); /* NULL: none */
 /* A second view over the same bytes, with no adapters (fork.c).  m must outlive it. */
 om_status llm_fork(const llm_model *m, llm_model **out, om_err *err);
 void llm_fork_close(llm_model *f);
-/* Write as GGUF with every matrix of `type` where its rows allow (norms stay F32). */
+/* All tokens of a text, BOS and EOS as the model wants them, into a block of their own
+ * (mem_free).  OM_ENOTFOUND when the model has no tokenizer. */
+om_status llm_tokenize(const llm_model *m, str text, int32_t **ids, size_t *n, om_err *err);
+om_status llm_need_tokenizer(const llm_model *m, om_err *err);
+/* Write the model as it runs now as GGUF: every matrix of `type` where its rows allow
+ * (else Q8_0, else F16), norms and biases F32, adapters that hang on the weights folded
+ * in.  Rows stream through: memory stays small.  Matrices that have the wanted type
+ * already are copied bit for bit; DTYPE_COUNT keeps every matrix's own type. */
 om_status llm_write_gguf(const llm_model *m, const char *path, dtype type,
                          om_progress_fn *progress, void *ctx, om_err *err);
 
-/* ---- sessions -------------------------------------------------------------------------- */
+/* ---- sessions ------------------------------------------------------------------------ */
 
 typedef struct {
     float temperature;      /* 0: greedy */
@@ -89,25 +107,37 @@ typedef struct {
     uint64_t seed;
 } llm_sampling;
 
+/* The next token, from logits (vocab), which are scratch afterwards.  `recent` are the
+ * last tokens, for the repetition penalty.  Order: penalty, temperature, top-k, top-p,
+ * min-p, draw.  Same logits, recent and r: same token.  Never fails: logits with no
+ * finite value give token 0. */
 int32_t llm_sample(const llm_sampling *s, float *logits, uint32_t vocab, const int32_t *recent,
                    uint32_t n_recent, rng *r, arena scratch);
-size_t llm_sample_bytes(uint32_t vocab);
+size_t llm_sample_bytes(uint32_t vocab); /* scratch it needs */
 
 typedef struct llm_session llm_session; /* one mutable timeline: tokens and their cache */
 typedef struct {
     uint32_t context;       /* 0: the model's, capped at 4096 */
     dtype kv_type;          /* DTYPE_F32 (0) or DTYPE_F16 */
     uint32_t batch;         /* prompt tokens per forward; 0: 256 */
+    bool exact;             /* f32 products for packed weights too */
     const kern *k;
     pool *pool;
     const om_cancel *cancel;
 } llm_session_args;
-om_status llm_session_open(llm_model *m, const llm_session_args *a, llm_session **out, om_err *err);
+om_status llm_session_open(llm_model *m, const llm_session_args *a, llm_session **out,
+                           om_err *err);
 void llm_session_close(llm_session *s);
 /* Append tokens; logits (vocab) of the last one, owned by the session. */
 om_status llm_eval(llm_session *s, const int32_t *ids, uint32_t n, const float **logits,
                    om_err *err);
+/* Make `ids` the session's whole timeline: what it shares with the tokens already there
+ * is kept, the rest is forgotten, only the new tail is computed.  n >= 1. */
+om_status llm_sync(llm_session *s, const int32_t *ids, uint32_t n, uint32_t *reused,
+                   const float **logits, om_err *err);
 uint32_t llm_past(const llm_session *s);
-om_status llm_rewind(llm_session *s, uint32_t n_tokens, om_err *err); /* forget the tail */
+uint32_t llm_context(const llm_session *s); /* tokens it can hold */
+/* Forget the last n_tokens. */
+om_status llm_rewind(llm_session *s, uint32_t n_tokens, om_err *err);
 
 #endif

@@ -198,7 +198,7 @@ om_status tokenizer_from_gguf(const gguf *g, tokenizer **out, om_err *err)
     return OM_OK;
 }
 
-/* ---- writing --------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------------------- */
 
 static om_status file_form(const tokenizer *t, uint32_t id, buf *out)
 {

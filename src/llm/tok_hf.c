@@ -31,7 +31,7 @@ static om_status unsupported(om_err *err, const char *what, str name)
 
 static bool present(const json *j) { return j && j->type != JSON_NULL; }
 
-/* ---- tokens ---------------------------------------------------------------------- */
+/* ---- tokens -------------------------------------------------------------------------- */
 
 /* What stands at each id: a member of the vocabulary, an added token, or neither. */
 typedef struct {
@@ -122,7 +122,7 @@ static om_status add_all(tokenizer *t, const json *vocab, const json *added, str
     return s;
 }
 
-/* ---- merges ---------------------------------------------------------------------- */
+/* ---- merges -------------------------------------------------------------------------- */
 
 /* For SentencePiece a merge only says the score of what it makes. */
 static void score_merge(tokenizer *t, str joined)
@@ -177,7 +177,7 @@ static om_status add_merges(tokenizer *t, const json *merges, om_err *err)
     return s;
 }
 
-/* ---- the parts around the model -------------------------------------------------- */
+/* ---- the parts around the model ------------------------------------------------------ */
 
 /* A part is absent, one object, or a Sequence of them under `list`. */
 static om_status each(const json *part, const char *list,
@@ -293,7 +293,7 @@ static om_status post_processor(void *ctx, const json *j, om_err *err)
     return OM_OK;
 }
 
-/* ---- the whole file -------------------------------------------------------------- */
+/* ---- the whole file ------------------------------------------------------------------ */
 
 static int32_t first_known(const tokenizer *t, const char *const *names)
 {
@@ -367,7 +367,7 @@ om_status tokenizer_from_hf_json(const void *p, size_t n, tokenizer **out, om_er
     return s;
 }
 
-/* ---- tokenizer_config.json ------------------------------------------------------- */
+/* ---- tokenizer_config.json ----------------------------------------------------------- */
 
 /* A token's text, alone or as {"content": text}. */
 static om_status set_token(const tokenizer *t, const json *j, int32_t *id, om_err *err)
@@ -400,7 +400,7 @@ om_status tokenizer_hf_config(tokenizer *t, const void *p, size_t n, om_err *err
     return s;
 }
 
-/* ---- vocab.json + merges.txt ----------------------------------------------------- */
+/* ---- vocab.json + merges.txt --------------------------------------------------------- */
 
 static om_status merge_lines(tokenizer *t, str text, om_err *err)
 {

@@ -21,7 +21,7 @@ static om_status finish(tokenizer *t, tokenizer **out, om_err *err)
     return s;
 }
 
-/* ---- tokenizer.bin --------------------------------------------------------------- */
+/* ---- tokenizer.bin ------------------------------------------------------------------- */
 
 static om_status add_piece(tokenizer *t, str piece, float score, om_err *err)
 {
@@ -73,7 +73,7 @@ om_status tokenizer_from_llama2c(const void *p, size_t n, uint32_t vocab_size, t
     return s;
 }
 
-/* ---- tokenizer.model ------------------------------------------------------------- */
+/* ---- tokenizer.model ----------------------------------------------------------------- */
 
 /* One field of a protobuf message: a number, or bytes. */
 typedef struct {

@@ -216,7 +216,7 @@ static size_t one_punctuation(const uint8_t *p, const uint8_t *end, size_t *skip
     return in(c, P) || (in(c, S) && c.cp < 128) ? c.len : 0;
 }
 
-/* ---- DeepSeek -------------------------------------------------------------------- */
+/* ---- DeepSeek ------------------------------------------------------------------------ */
 
 static size_t line_end(const uint8_t *p, const uint8_t *end, size_t *skip) /* [\r\n] */
 {
@@ -348,7 +348,7 @@ static size_t deepseek3(const uint8_t *p, const uint8_t *end, size_t *skip)
     return lines_or_spaces(p, end);
 }
 
-/* ---- Chameleon ------------------------------------------------------------------- */
+/* ---- Chameleon ----------------------------------------------------------------------- */
 
 static bool begins(const uint8_t *p, const uint8_t *end, const char *with)
 {
@@ -389,7 +389,7 @@ static size_t indent(const uint8_t *p, const uint8_t *end, size_t *skip)
     return begins(p, end, "    ") ? 4 : begins(p, end, "  ") ? 2 : 0;
 }
 
-/* ---- table ----------------------------------------------------------------------- */
+/* ---- table --------------------------------------------------------------------------- */
 
 static const tok_pre table[] = {
     {.names = "gpt-2 gpt2 mpt olmo jais trillion granite-docling roberta-bpe phi-2 gigachat "

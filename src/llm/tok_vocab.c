@@ -12,7 +12,7 @@
 #include <math.h>
 #include <stdlib.h>
 
-/* ---- file form of tokens --------------------------------------------------------- */
+/* ---- file form of tokens ------------------------------------------------------------- */
 
 /* GPT-2 shows bytes that are printable in Latin-1 as themselves and the others, in
  * order, as the characters from 256 on. */
@@ -99,7 +99,7 @@ int tok_parse_byte(str piece)
     return v;
 }
 
-/* ---- indexes --------------------------------------------------------------------- */
+/* ---- indexes ------------------------------------------------------------------------- */
 
 static bool map_alloc(tok_map *m, uint32_t n)
 {
@@ -167,7 +167,7 @@ static bool is_special(const tok_entry *e)
                       e->type == TOKEN_UNKNOWN);
 }
 
-/* ---- builder --------------------------------------------------------------------- */
+/* ---- builder ------------------------------------------------------------------------- */
 
 om_status tok_new(tok_kind kind, tokenizer **out, om_err *err)
 {
@@ -298,7 +298,7 @@ om_status tok_add_merge(tokenizer *t, str left, str right, om_err *err)
     return OM_OK;
 }
 
-/* ---- the finish ------------------------------------------------------------------ */
+/* ---- the finish ---------------------------------------------------------------------- */
 
 typedef struct {
     float score;

@@ -21,7 +21,7 @@ bool tokenizer_is_end(const tokenizer *t, int32_t id)
     return known(t, id) && (t->tok[id].flags & TOKEN_END) != 0;
 }
 
-/* ---- text between special tokens ------------------------------------------------- */
+/* ---- text between special tokens ----------------------------------------------------- */
 
 static om_status word_of_bpe(void *ctx, const uint8_t *p, size_t n)
 {
@@ -78,7 +78,7 @@ static om_status encode_text(tok_encoder *e, const uint8_t *p, size_t n)
     return s;
 }
 
-/* ---- special tokens -------------------------------------------------------------- */
+/* ---- special tokens ------------------------------------------------------------------ */
 
 /* The longest special token at p, or -1. */
 static int32_t special_at(const tokenizer *t, const uint8_t *p, size_t n, bool control)
@@ -144,7 +144,7 @@ om_status tokenizer_encode(const tokenizer *t, str text, bool add_special, bool 
     return OM_OK;
 }
 
-/* ---- back to text ---------------------------------------------------------------- */
+/* ---- back to text -------------------------------------------------------------------- */
 
 str tokenizer_piece(const tokenizer *t, int32_t id, bool special)
 {

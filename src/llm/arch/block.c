@@ -1,0 +1,32 @@
+/* block.c - see block.h. */
+#include "llm/arch/block.h"
+
+#include <math.h>
+
+nn_tensor *llm_blocks(nn *c, const llm_model *m, const llm_batch *b, nn_block_fn *block,
+                      nn_tensor *x)
+{
+    for (uint32_t i = 0; i < m->h.n_layer; i++) {
+        llm_step s = {m, b, &m->layer[i], b->kv ? &b->kv[i] : NULL};
+        x = b->recompute ? nn_recompute(c, block, &s, sizeof(s), x) : block(c, &s, x);
+    }
+    return x;
+}
+
+nn_tensor *llm_attend(nn *c, const llm_step *s, nn_tensor *q, nn_tensor *k, nn_tensor *v)
+{
+    const llm_hparams *h = &s->m->h;
+    nn_attn_args a = {
+        .n_head = h->n_head, .n_kv_head = h->n_kv_head, .head_dim = h->head_dim,
+        .scale = h->attn_scale > 0 ? h->attn_scale : 1 / sqrtf((float)h->head_dim),
+        .window = h->window,
+    };
+    return nn_attention(c, q, k, v, s->b->seq, s->b->n_seq, &a, s->kv);
+}
+
+nn_tensor *llm_swiglu(nn *c, const llm_layer *l, nn_tensor *x)
+{
+    nn_tensor *gate = nn_linear(c, x, l->gate, l->gate_b);
+    nn_tensor *up = nn_linear(c, x, l->up, l->up_b);
+    return nn_linear(c, nn_silu_mul(c, gate, up), l->down, l->down_b);
+}
