@@ -1,21 +1,23 @@
 /* bench_nn.c - one training step on random weights, beside the figures of a peer.
  *
- *     bench_nn [lora|full] [--threads N] [--steps N] [--batch N] [--length N] [--profile]
+ *     bench_nn [lora|full|lora05b] [--threads N] [--steps N] [--batch N] [--length N]
+ * [--profile]
  *              [--type F32|F16|Q8_0|Q4_0] [--quant] [--recompute]
  *
- *     lora   768 wide, 12 layers, FFN 2048, vocabulary 32,000; rank 8 on q and v; AdamW
- *     full   288 wide, 6 layers, FFN 768, vocabulary 32,000 tied; everything; AdamW
+ *     lora     768 wide, 12 layers, FFN 2048, vocabulary 32,000; rank 8 on q and v; AdamW
+ *     lora05b  896 wide, 24 layers, 14 heads over 2, FFN 4864, vocabulary 151,936; the same
+ *     full     288 wide, 6 layers, FFN 768, vocabulary 32,000; everything; AdamW
  *
- * The weights of `lora` are of --type, as a mapped file's would be; --quant multiplies
- * them in integers in the forward.  Prints the median step, tokens/s, the planned block and
- * peak resident memory. */
+ * The head is tied to the embedding, as in torch_train.py.  The weights of `lora` are of
+ * --type, as a mapped file's would be; --quant multiplies them in integers in the forward.
+ * Prints the median step, tokens/s, the planned block and peak resident memory. */
 #include "nn/nn.h"
 
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 
-enum { LAYERS = 12, RANK = 8 };
+enum { LAYERS = 24, RANK = 8 };
 
 typedef struct {
     nn_weight norm1, norm2, q, k, v, o, gate, up, down;
@@ -24,7 +26,7 @@ typedef struct {
 
 typedef struct {
     bool full, recompute;
-    uint32_t dim, n_layer, n_head, ffn, vocab, batch, length;
+    uint32_t dim, n_layer, n_head, n_kv_head, ffn, vocab, batch, length;
     dtype type;
     nn_weight embed, out_norm, output;
     layer layer[LAYERS];
@@ -109,11 +111,12 @@ static void adapter(model *m, nn_weight *w, nn_lowrank *l)
 
 static void make_layer(model *m, layer *l)
 {
+    uint32_t kv = m->dim / m->n_head * m->n_kv_head;
     vector(m, &l->norm1, "attn_norm", m->dim);
     vector(m, &l->norm2, "ffn_norm", m->dim);
     matrix(m, &l->q, "attn_q", m->dim, m->dim);
-    matrix(m, &l->k, "attn_k", m->dim, m->dim);
-    matrix(m, &l->v, "attn_v", m->dim, m->dim);
+    matrix(m, &l->k, "attn_k", kv, m->dim);
+    matrix(m, &l->v, "attn_v", kv, m->dim);
     matrix(m, &l->o, "attn_output", m->dim, m->dim);
     matrix(m, &l->gate, "ffn_gate", m->ffn, m->dim);
     matrix(m, &l->up, "ffn_up", m->ffn, m->dim);
@@ -152,10 +155,7 @@ static void make_model(model *m)
     m->grad = must(mem_array(m->cap, sizeof(float)));
     m->state = must(mem_array(m->cap, 2 * sizeof(float)));
     matrix(m, &m->embed, "token_embd", m->vocab, m->dim);
-    if (m->full)
-        m->output = m->embed;
-    else
-        matrix(m, &m->output, "output", m->vocab, m->dim);
+    m->output = m->embed;
     vector(m, &m->out_norm, "output_norm", m->dim);
     for (uint32_t i = 0; i < m->n_layer; i++)
         make_layer(m, &m->layer[i]);
@@ -177,7 +177,7 @@ static nn_tensor *block(nn *c, void *ctx, nn_tensor *x)
     const block_arg *b = ctx;
     const model *m = b->m;
     const layer *l = b->l;
-    nn_attn_args a = {m->n_head, m->n_head, m->dim / m->n_head, 0, 0};
+    nn_attn_args a = {m->n_head, m->n_kv_head, m->dim / m->n_head, 0, 0};
     nn_tensor *h = nn_rmsnorm(c, x, &l->norm1, 1e-5f);
     nn_tensor *q = nn_rope(c, nn_linear(c, h, &l->q, NULL), m->pos, &m->rope);
     nn_tensor *k = nn_rope(c, nn_linear(c, h, &l->k, NULL), m->pos, &m->rope);
@@ -274,8 +274,17 @@ int main(int argc, char **argv)
         if (!strcmp(a, "full")) {
             m.full = true;
             m.dim = 288;
+            m.n_kv_head = 6;
             m.n_layer = m.n_head = 6;
             m.ffn = 768;
+        } else if (!strcmp(a, "lora05b")) {
+            m.dim = 896;
+            m.n_layer = 24;
+            m.n_head = 14;
+            m.n_kv_head = 2;
+            m.ffn = 4864;
+            m.vocab = 151936;
+            m.batch = 1;
         } else if (!strcmp(a, "--threads"))
             o.threads = atoi(v), i++;
         else if (!strcmp(a, "--steps"))

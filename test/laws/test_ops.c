@@ -273,7 +273,7 @@ static void run_golden(test *t, const kern *k, pool *p, const example *e)
     bed b;
     nn *c;
     om_err err = {0};
-    char field[8];
+    char field[16];
     open_bed(&b, e, false);
     for (int i = 0; i < IN + WEIGHTS; i++) {
         snprintf(field, sizeof(field), "%s%d", i < IN ? "in" : "w", i < IN ? i : i - IN);
@@ -510,7 +510,7 @@ static void element_ref(const example *e, double *const *in, double *const *w, d
 {
     (void)w;
     for (size_t i = 0; i < count(e->out); i++) {
-        double a = in[0][i], b = in[1][i];
+        double a = in[0][i], b = e->in[1].rows ? in[1][i] : 0;
         switch (*(const char *)e->arg) {
         case '+':
             y[i] = a + b;
