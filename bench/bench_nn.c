@@ -264,6 +264,7 @@ int main(int argc, char **argv)
     model m = {.dim = 768,
                .n_layer = 12,
                .n_head = 12,
+               .n_kv_head = 12,
                .ffn = 2048,
                .vocab = 32000,
                .batch = 4,
