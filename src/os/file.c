@@ -57,10 +57,11 @@ void os_map_close(os_map *m)
 
 om_status os_read_file(const char *path, size_t max, buf *out, om_err *err)
 {
+    max = size_min(max, SIZE_MAX - 1);
+    *out = buf_growing(max + 1);
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
         return sys_fail(err, "cannot open", path);
-    *out = buf_growing(max + 1);
     for (;;) {
         size_t room = size_min(65536, max + 1 - out->len);
         om_status s = buf_reserve(out, room);
@@ -213,11 +214,16 @@ om_status os_write_file_atomic(const char *path, const void *p, size_t n, om_err
 
 om_status os_append(const char *path, const void *p, size_t n, om_err *err)
 {
+    struct stat before = {0};
     os_put f = {.fd = open(path, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0644)};
     if (f.fd < 0)
         return sys_fail(err, "cannot open", path);
     f.temp = (char *)(uintptr_t)path; /* named in the message only */
-    om_status s = os_put_write(&f, p, n, err);
+    om_status s = fstat(f.fd, &before) == 0 ? os_put_write(&f, p, n, err)
+                                            : sys_fail(err, "cannot stat", path);
+    /* a full disk must not leave half a record; a device cannot be cut, nor need be */
+    if (s != OM_OK && S_ISREG(before.st_mode) && ftruncate(f.fd, before.st_size) != 0)
+        s = sys_fail(err, "cannot take back a part written to", path);
     close(f.fd);
     return s;
 }

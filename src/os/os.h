@@ -37,6 +37,7 @@ om_status os_put_at(os_put *f, uint64_t offset, const void *p, size_t n, om_err 
 om_status os_put_commit(os_put *f, om_err *err);
 void os_put_abort(os_put *f);
 
+/* All or nothing where the disk is full; not synced. */
 om_status os_append(const char *path, const void *p, size_t n, om_err *err);
 om_status os_mkdirs(const char *path, om_err *err);     /* like mkdir -p */
 om_status os_fsync_dir(const char *path, om_err *err);
