@@ -12,7 +12,7 @@
  * sizes and whoever computes it, so threads cannot change a bit.  Packed types (B) are
  * unpacked piece by piece into a thread's small buffer on the way into their panel.
  * An instruction set whose panels cannot carry infinities says so when packing; that
- * outer block is then packed again and computed by its exact core. */
+ * outer block is then packed again and computed by the f32 core. */
 #include "kern/gemm.h"
 
 #include <stdatomic.h>
@@ -25,6 +25,8 @@ enum {
     SEG_K = 32,       /* rows of it per piece                                      */
     PIECE = 256,      /* k elements of a transposed packed B per piece              */
     THIN = 16,        /* rows or columns of a thin product                         */
+    SPLIT_K = 32,     /* least k and m n for a core that splits                    */
+    SPLIT_MN = 1024,
     DOTS_K = 32,      /* shorter sums are not worth a horizontal reduction         */
     THIN_WORK = 1 << 20, /* multiply-adds of a thin item, about                    */
     ITEM_M = 168,     /* rows and columns of C in an item, before balancing        */
@@ -33,7 +35,7 @@ enum {
 
 typedef struct {
     const gemm_args *g;
-    const gemm_core *core;
+    const gemm_core *core, *f32;
     char *a_pack, *b_pack;
     float *temp;         /* per worker, for unpacking */
     size_t temp_floats;
@@ -234,7 +236,7 @@ static void compute_block(job *w, pool *p)
     pool_run(p, items, 1, compute_items, w);
 }
 
-/* One outer block with the core, or with its exact one.  `a_ready`: A's panels of these
+/* One outer block with the core, or with the f32 one.  `a_ready`: A's panels of these
  * rows lie packed by this core; the answer says whether they still do. */
 static bool run_block(job *w, pool *p, const gemm_core *core, bool a_ready, bool with_b)
 {
@@ -242,7 +244,7 @@ static bool run_block(job *w, pool *p, const gemm_core *core, bool a_ready, bool
     atomic_store(&w->odd, false);
     bool carried = pack_block(w, p, !a_ready, with_b);
     if (!carried) {
-        w->core = core->exact;
+        w->core = w->f32;
         atomic_store(&w->odd, false);
         pack_block(w, p, true, true);
     }
@@ -293,9 +295,12 @@ static size_t temp_floats(const gemm_core *c, size_t n, size_t k)
     return size_max(rows, SEG_K * SEG) * (k > 0);
 }
 
-static size_t core_bytes(const gemm_core *c, size_t m, size_t n, size_t k, size_t threads)
+/* `c` needs this, with room for the f32 core should it have to take over. */
+static size_t core_bytes(const gemm_core *c, const gemm_core *f32, size_t m, size_t n, size_t k,
+                         size_t threads)
 {
-    return a_bytes(c, m, k) + b_bytes(c, n, k) + temp_floats(c, n, k) * threads * 4;
+    return size_max(a_bytes(c, m, k), a_bytes(f32, m, k)) +
+           size_max(b_bytes(c, n, k), b_bytes(f32, n, k)) + temp_floats(c, n, k) * threads * 4;
 }
 
 static size_t thin_bytes(size_t m, size_t n, size_t k)
@@ -304,11 +309,34 @@ static size_t thin_bytes(size_t m, size_t n, size_t k)
     return small <= THIN ? small * k * 4 : 0;
 }
 
+static const gemm_splits *splits_of(const kern *k)
+{
+#if defined(__x86_64__)
+    if (k->flags & CPU_AMX)
+        return &gemm_amx;
+#endif
+    (void)k;
+    return NULL;
+}
+
+/* The core for a product; short sums would leave a split core's tiles mostly empty. */
+static const gemm_core *core_for(const kern *k, const gemm_args *g)
+{
+    const gemm_splits *s = splits_of(k);
+    if (!s || g->k < SPLIT_K || g->m * g->n < SPLIT_MN)
+        return k->gemm->f32;
+    if (g->b_type == DTYPE_BF16)
+        return g->precision == GEMM_FAST ? s->two_bf16 : s->three_bf16;
+    return g->precision == GEMM_FAST ? s->two : s->three;
+}
+
 size_t gemm_bytes(const kern *k, size_t m, size_t n, size_t kk, const pool *p)
 {
     size_t threads = (size_t)pool_threads(p);
-    size_t packed = core_bytes(k->gemm->f32, m, n, kk, threads);
-    return size_max(packed, thin_bytes(m, n, kk)) + GEMM_ALIGN;
+    size_t bytes = core_bytes(k->gemm->f32, k->gemm->f32, m, n, kk, threads);
+    if (splits_of(k)) /* three parts are the largest */
+        bytes = size_max(bytes, core_bytes(splits_of(k)->three, k->gemm->f32, m, n, kk, threads));
+    return size_max(bytes, thin_bytes(m, n, kk)) + GEMM_ALIGN;
 }
 
 static void scale_c(const gemm_args *g)
@@ -392,22 +420,21 @@ static bool run_thin(const gemm_kernels *gk, pool *p, const gemm_args *g, float 
 /* Scratch is used as it is: zeroing it, as arena_alloc would, costs as much as packing. */
 void gemm(const kern *k, pool *p, const gemm_args *g, arena scratch)
 {
-    const gemm_core *core = k->gemm->f32;
-    size_t threads = (size_t)pool_threads(p);
+    BUG_IF((size_t)(scratch.end - scratch.beg) < gemm_bytes(k, g->m, g->n, g->k, p));
+    char *beg = scratch.beg + (-(uintptr_t)scratch.beg & (GEMM_ALIGN - 1));
     if (g->k == 0) {
         scale_c(g);
         return;
     }
-    char *beg = scratch.beg + (-(uintptr_t)scratch.beg & (GEMM_ALIGN - 1));
-    BUG_IF(thin_bytes(g->m, g->n, g->k) > (size_t)(scratch.end - beg));
     if (run_thin(k->gemm, p, g, (float *)(void *)beg))
         return;
-    size_t a = a_bytes(core, g->m, g->k), b = b_bytes(core, g->n, g->k);
-    size_t temp = temp_floats(core, g->n, g->k);
-    BUG_IF((size_t)(scratch.end - beg) < a + b + temp * threads * 4);
+    const gemm_core *core = core_for(k, g), *f32 = k->gemm->f32;
+    size_t a = size_max(a_bytes(core, g->m, g->k), a_bytes(f32, g->m, g->k));
+    size_t b = size_max(b_bytes(core, g->n, g->k), b_bytes(f32, g->n, g->k));
     job w = {
-        .g = g, .a_pack = beg, .b_pack = beg + a, .temp = (float *)(void *)(beg + a + b),
-        .temp_floats = temp, .threads = threads,
+        .g = g, .f32 = f32, .threads = (size_t)pool_threads(p), .a_pack = beg,
+        .b_pack = beg + a, .temp = (float *)(void *)(beg + a + b),
+        .temp_floats = temp_floats(core, g->n, g->k),
     };
     run_blocks(&w, p, core);
 }

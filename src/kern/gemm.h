@@ -22,14 +22,13 @@ struct gemm_core {
     size_t a_unit, b_unit; /* bytes per element packed */
     /* Pack rows <= mr rows (of A; columns of B) by k; element (r,p) is at
      * src[r*rs + p*cs], one of rs and cs being 1.  Returns false when an element is
-     * infinite or NaN and the core could not carry it (see `exact`). */
+     * infinite or NaN and the core cannot carry it; such a block goes to the f32 core. */
     bool (*pack_a)(void *dst, const float *src, size_t rs, size_t cs, size_t rows, size_t k);
     bool (*pack_b)(void *dst, const float *src, size_t rs, size_t cs, size_t rows, size_t k);
     /* C (m,n) = beta C + alpha A B for one block of k; m <= mr, n <= nr. */
     void (*tile)(size_t k, const void *a, const void *b, float *c, size_t ldc, size_t m,
                  size_t n, float alpha, float beta);
     void (*begin)(void), (*end)(void); /* around a thread's tiles; may be NULL */
-    const gemm_core *exact;            /* for what pack refuses; NULL: never refuses */
 };
 
 /* A thin product, on operands as they lie: c[i*crs + j*ccs] gets beta times itself plus
@@ -57,8 +56,14 @@ typedef struct gemm_kernels {
     void (*outer)(const gemm_thin *g);
 } gemm_kernels;
 
+/* Cores that split f32 into bf16 parts (x86/gemm_amx.c). */
+typedef struct {
+    const gemm_core *two, *three, *two_bf16, *three_bf16; /* the latter: B is bf16 */
+} gemm_splits;
+
 const gemm_kernels *gemm_kernels_for(unsigned flags);
 
 extern const gemm_kernels gemm_c, gemm_avx2, gemm_avx512, gemm_neon;
+extern const gemm_splits gemm_amx;
 
 #endif
