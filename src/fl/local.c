@@ -10,8 +10,6 @@
 #include "fl/local.h"
 #include "codec/wire.h"
 
-#include <math.h>
-
 enum { USE_SHUFFLE = 0x10000000, USE_CODEC = 0x20000000 };
 enum { FEEDBACK_AUTO, FEEDBACK_OFF, FEEDBACK_ON };
 
@@ -37,9 +35,37 @@ size_t local_client_bytes(const fl_env *e)
     return feedback(e->p, e->up) ? e->dim * sizeof(float) : 0;
 }
 
+/* The row of nn's table that local_optimizer names, and its parameters: those that a
+ * client may set are carried over by name, the rest keep their defaults. */
+static const nn_optim *optimizer(const double *p, double own[16])
+{
+    static const struct {
+        const char *name;
+        int from;
+    } carried[] = {{"momentum", LOCAL_MOMENTUM}, {"weight_decay", LOCAL_DECAY}};
+    const char *name = LOCAL_OPTIMIZERS;
+    for (int i = (int)p[LOCAL_OPTIMIZER]; i > 0; i--)
+        name = strchr(name, '|') + 1;
+    const nn_optim *o = nn_optim_find((str){name, strcspn(name, "|")});
+    BUG_IF(!o || param_count(o->params) > 16);
+    param_defaults(o->params, own);
+    for (size_t i = 0; o->params && o->params[i].name; i++)
+        for (size_t j = 0; j < countof(carried); j++)
+            if (strcmp(o->params[i].name, carried[j].name) == 0)
+                own[i] = p[carried[j].from];
+    return o;
+}
+
+static size_t optimizer_bytes(const fl_env *e)
+{
+    double own[16];
+    return optimizer(e->p, own)->state_bytes(own, e->dim) + 64;
+}
+
 size_t local_scratch_bytes(const fl_env *e)
 {
-    return 3 * arena_bytes(float, e->dim) + e->up->scratch_bytes(e->up_p, e->dim);
+    return 3 * arena_bytes(float, e->dim) + optimizer_bytes(e) +
+           e->up->scratch_bytes(e->up_p, e->dim);
 }
 
 size_t local_up_bound(const fl_env *e) { return e->up->bound(e->up_p, e->dim); }
@@ -55,20 +81,6 @@ static om_status read_model(const fl_env *e, const uint8_t *down, size_t n, floa
     for (size_t i = 0; i < e->dim; i++)
         x[i] = wire_load_f32(down + 4 * i);
     return OM_OK;
-}
-
-/* Scale g to norm `most`; the sum of squares is in double, in index order. */
-static void clip(float *g, size_t n, double most)
-{
-    double sum = 0;
-    for (size_t i = 0; i < n; i++)
-        sum += (double)g[i] * (double)g[i];
-    double norm = sqrt(sum);
-    if (norm <= most)
-        return;
-    float scale = (float)(most / norm);
-    for (size_t i = 0; i < n; i++)
-        g[i] *= scale;
 }
 
 typedef struct {
@@ -101,11 +113,14 @@ static om_status gradient(const fl_env *e, uint32_t id, const fl_oracle *f,
 }
 
 static om_status train(const fl_env *e, uint32_t id, const fl_oracle *f, double mu,
-                       const float *x, float *y, float *g, double *loss, om_err *err)
+                       const float *x, float *y, float *g, double *loss, arena scratch,
+                       om_err *err)
 {
     schedule s = schedule_of(e, f);
-    float lr = (float)e->p[LOCAL_LR], pull = (float)mu;
-    double sum = 0;
+    double own[16], sum = 0;
+    const nn_optim *o = optimizer(e->p, own);
+    void *state = arena_alloc(&scratch, 1, 64, o->state_bytes(own, e->dim));
+    float pull = (float)mu;
     for (uint64_t t = 0; t < s.steps; t++) {
         double l = 0;
         TRY(gradient(e, id, f, &s, t, y, g, &l, err));
@@ -114,9 +129,8 @@ static om_status train(const fl_env *e, uint32_t id, const fl_oracle *f, double 
             for (size_t i = 0; i < e->dim; i++)
                 g[i] += pull * (y[i] - x[i]);
         if (e->p[LOCAL_CLIP] > 0)
-            clip(g, e->dim, e->p[LOCAL_CLIP]);
-        for (size_t i = 0; i < e->dim; i++)
-            y[i] -= lr * g[i];
+            nn_clip_norm(e->k, NULL, g, e->dim, e->p[LOCAL_CLIP]);
+        o->step(e->k, NULL, own, state, y, g, e->dim, e->p[LOCAL_LR], t + 1);
     }
     *loss = sum / (double)s.steps;
     return OM_OK;
@@ -156,7 +170,7 @@ om_status local_step(const fl_env *e, uint32_t id, void *client, const fl_oracle
                     f->dim, e->dim);
     TRY(read_model(e, down, down_n, x, err));
     memcpy(y, x, e->dim * sizeof(float));
-    TRY(train(e, id, f, mu, x, y, g, &mean_loss, err));
+    TRY(train(e, id, f, mu, x, y, g, &mean_loss, scratch, err));
     for (size_t i = 0; i < e->dim; i++)
         y[i] -= x[i];
     TRY(send(e, id, y, feedback(e->p, e->up) ? error : NULL, up, scratch, err));

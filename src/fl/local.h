@@ -16,9 +16,13 @@ enum {
     LOCAL_CLIP,
     LOCAL_WEIGHTS,
     LOCAL_FEEDBACK,
+    LOCAL_OPTIMIZER,
+    LOCAL_MOMENTUM,
+    LOCAL_DECAY,
     LOCAL_PARAMS /* how many */
 };
 
+#define LOCAL_OPTIMIZERS "sgd|momentum|adamw"
 #define FL_LOCAL_PARAMS                                                                     \
     [LOCAL_EPOCHS] = {"local_epochs", 1, 0, 10000, "passes over a client's data", NULL},    \
     [LOCAL_STEPS] = {"local_steps", 0, 0, 1e9, "steps instead of passes; 0: passes", NULL}, \
@@ -28,7 +32,11 @@ enum {
     [LOCAL_WEIGHTS] = {"weights", 0, 0, 1, "what a client counts for", "samples|equal"},    \
     [LOCAL_FEEDBACK] = {"error_feedback", 0, 0, 2,                                          \
                         "keep what the codec cut off for the next round; auto: when the "   \
-                        "codec is biased", "auto|off|on"}
+                        "codec is biased", "auto|off|on"},                                  \
+    [LOCAL_OPTIMIZER] = {"local_optimizer", 0, 0, 2, "of a client; starts anew each round", \
+                         LOCAL_OPTIMIZERS},                                                 \
+    [LOCAL_MOMENTUM] = {"momentum", 0.9, 0, 0.999999, "local_optimizer momentum", NULL},    \
+    [LOCAL_DECAY] = {"weight_decay", 0, 0, 1, "pull of a local step towards zero", NULL}
 
 om_status local_check(const fl_recipe *r, om_err *err);
 size_t local_client_bytes(const fl_env *e);

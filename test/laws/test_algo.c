@@ -13,6 +13,7 @@ typedef struct {
     char *clients;
     size_t client_stride;
     void *memory;
+    kern k;
     uint64_t up_bytes;
     double loss;
 } loop;
@@ -31,7 +32,8 @@ static void loop_open(test *t, loop *l, const quadratic_config *c, const char *a
                              str_of(codec_params), &l->r, &err), err);
     CHECK_OK(t, quadratic_open(c, &l->q, &err), err);
     l->e = (fl_env){.dim = DIM, .n_clients = N, .cohort = N, .seed = 11, .p = l->r.p,
-                    .up = l->r.up, .up_p = l->r.up_p};
+                    .up = l->r.up, .up_p = l->r.up_p, .k = &l->k};
+    kern_init(&l->k, 0);
     l->server = mem_alloc(l->r.algo->server_bytes(&l->e));
     l->client_stride = size_align(l->r.algo->client_bytes(&l->e), 64);
     l->clients = mem_array(N, l->client_stride + 64);
@@ -324,6 +326,30 @@ static void fedprox_mu_zero(test *t)
     loop_close(&l), loop_close(&m);
 }
 
+/* Local optimizers: momentum 0 is sgd, every one reaches the neighbourhood. */
+static void local_optimizers(test *t)
+{
+    static const char *const p[] = {"lr=0.1", "lr=0.1,local_optimizer=momentum,momentum=0",
+                                    "lr=0.03,local_optimizer=momentum",
+                                    "lr=0.02,local_optimizer=adamw", "lr=0.1,clip=1"};
+    float first[DIM];
+    for (size_t i = 0; i < countof(p); i++) {
+        loop l;
+        char params[100];
+        snprintf(params, sizeof(params), "batch=0,local_steps=4,%s", p[i]);
+        loop_open(t, &l, &unlike, "fedavg", params, "identity", "");
+        double from = gap(&l);
+        rounds(t, &l, 300);
+        if (i == 0)
+            memcpy(first, model(&l), sizeof(first));
+        if (i == 1)
+            CHECK(t, distance(first, model(&l)) < 1e-4);
+        if (!(gap(&l) < 0.05 * from))
+            test_fail(t, __FILE__, __LINE__, "%s: gap %g of %g", p[i], gap(&l), from);
+        loop_close(&l);
+    }
+}
+
 /* Local steps on unlike data: fedavg stops beside x*, nearer for a smaller lr; a pull
  * towards the server's model moves the fixed point nearer too. */
 static void drift(test *t)
@@ -568,6 +594,7 @@ int main(int argc, char **argv)
         {"hostile_down", "bad model messages are refused", hostile_down},
         {"fedavg_is_gd", "FedAvg with one step is gradient descent", fedavg_is_gd},
         {"fedprox_mu_zero", "FedProx with mu = 0 is FedAvg, bit for bit", fedprox_mu_zero},
+        {"local_optimizers", "sgd, momentum, adamw, clipping", local_optimizers},
         {"drift", "many local steps: a fixed point beside the optimum", drift},
         {"alike_clients", "equal clients: FedAvg is local descent", alike_clients_need_no_server},
         {"fedopt_formulas", "Adam, Yogi, Adagrad against the paper", fedopt_formulas},

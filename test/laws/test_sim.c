@@ -13,6 +13,13 @@ static const quadratic_config unlike = {
     .dim = DIM, .n_clients = CLIENTS, .mu = 0.1, .smooth = 1, .heterogeneity = 0.5,
     .noise = 0.2, .uneven = true, .seed = 3};
 
+static const kern *kernels(void)
+{
+    static kern k;
+    kern_init(&k, 0);
+    return &k;
+}
+
 static om_status quadratic_client(void *ctx, uint32_t client, int worker, fl_oracle *out,
                                   om_err *err)
 {
@@ -34,6 +41,7 @@ static sim_config config_of(test *t, quadratic *q, const char *algo, const char 
                     .dropout = 0.3, .seed = 8, .evaluate_every = 2, .ctx = q,
                     .make_oracle = quadratic_client, .evaluate = quadratic_score};
     om_err err = {0};
+    c.k = kernels();
     CHECK_OK(t, fl_recipe_of(str_of(algo), STR("batch=10,local_epochs=2,lr=0.05"),
                              str_of(codec_name), STR(""), &c.recipe, &err), err);
     return c;
@@ -340,7 +348,7 @@ static void phishing(test *t)
         norm += mean[i] * mean[i];
     CHECK_NEAR(t, sqrt(norm), 0.104616630085, 1e-7);
     sim_config c = {.dim = 69, .n_clients = 20, .cohort = 20, .ctx = &l,
-                    .make_oracle = logreg_client};
+                    .make_oracle = logreg_client, .k = kernels()};
     char params[80];
     snprintf(params, sizeof(params), "batch=0,local_steps=1,lr=%.12g", 1 / 0.4120760707);
     CHECK_OK(t, fl_recipe_of(STR("fedavg"), str_of(params), STR("identity"), STR(""),
@@ -404,7 +412,7 @@ static void fedavg_a9a(test *t)
         return;
     float x0[124] = {0};
     sim_config c = {.dim = 124, .n_clients = 80, .cohort = 16, .ctx = &l, .seed = 1,
-                    .make_oracle = logreg_client};
+                    .make_oracle = logreg_client, .k = kernels()};
     CHECK_OK(t, fl_recipe_of(STR("fedavg"), STR("batch=32,local_epochs=2,lr=0.3"), STR("qsgd"),
                              STR(""), &c.recipe, &err), err);
     sim *s;
@@ -421,13 +429,6 @@ static void fedavg_a9a(test *t)
 
 /* ---- networks ---- */
 
-static kern kernels(void)
-{
-    kern k;
-    kern_init(&k, 0);
-    return k;
-}
-
 /* Finite differences of the loss along random directions, softmax, MLP and CNN. */
 static void net_gradients(test *t)
 {
@@ -435,7 +436,6 @@ static void net_gradients(test *t)
     float data[ROWS * SIDE * SIDE];
     int32_t label[ROWS];
     rng r = rng_for(4, 0, 0, 0);
-    kern k = kernels();
     for (int i = 0; i < ROWS * SIDE * SIDE; i++)
         data[i] = (float)rng_normal(&r);
     for (int i = 0; i < ROWS; i++)
@@ -452,7 +452,7 @@ static void net_gradients(test *t)
     partition all = {1, first, index};
     static const size_t dims[] = {195, 1300 + 189 + 30, 78 + 304 + 204 + 39};
     for (int m = 0; m < 3; m++) {
-        net_task task = {&shapes[m], &d, &all, 0.01, &k};
+        net_task task = {&shapes[m], &d, &all, 0.01, kernels()};
         size_t n = net_dim(&shapes[m]);
         CHECK_INT(t, n, dims[m]);
         float *x = mem_array(n, 4), *g = mem_array(n, 4), *h = mem_array(n, 4);
@@ -531,19 +531,18 @@ static void fedavg_mnist(test *t)
     const partition_rule *rule;
     partition split;
     double alpha = 0.3;
-    kern k = kernels();
     CHECK_OK(t, partition_need(STR("dirichlet"), &rule, &err), err);
     CHECK_OK(t, partition_open(rule, &alpha, &(partition_data){TRAIN, cls, 10, NULL}, N, 1,
                                &split, &err), err);
     net_shape shape = {.features = 784, .classes = 10, .n_hidden = 1, .hidden = {64}};
-    net_task task = {&shape, &train, &split, 0, &k};
+    net_task task = {&shape, &train, &split, 0, kernels()};
     size_t d = net_dim(&shape);
     float *x0 = mem_array(d, 4), *first = mem_array(d, 4);
     net_init(&shape, 1, x0);
     for (int threads_n = 1; threads_n <= 2; threads_n++) {
         net_ctx ctx;
         sim_config c = {.dim = d, .n_clients = N, .cohort = 10, .seed = 2, .ctx = &ctx,
-                        .make_oracle = mlp_client};
+                        .make_oracle = mlp_client, .k = kernels()};
         sim *s;
         sim_row row;
         double loss, accuracy;
