@@ -7,5 +7,8 @@
 #define OCTOMIL_H
 
 #include "octomil/base.h"
+#include "octomil/model.h"
+#include "octomil/run.h"
+#include "octomil/train.h"
 
 #endif

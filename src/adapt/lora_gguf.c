@@ -143,3 +143,9 @@ om_status lora_load_gguf(llm_model *m, const char *path, trainable *out, om_err 
     os_map_close(&map);
     return s == OM_OK ? s : fail_in(err, s, path);
 }
+
+/* Writing a model folds what hangs on its weights (llm/export.c). */
+om_status lora_merge(const trainable *t, const char *path, dtype type, om_err *err)
+{
+    return llm_write_gguf(t->model, path, type, NULL, NULL, err);
+}

@@ -233,6 +233,8 @@ static om_status set_key(config *c, str key, str v, om_err *err)
     for (const config_row *row = config_rows; row->key; row++)
         if (str_is(key, row->key))
             return set_row(c, row, v, err);
+    if (dot && !is_row((str){key.p, (size_t)(dot - key.p)}, true))
+        return unknown((str){key.p, (size_t)(dot - key.p)}, err);
     if (is_row(key, true))
         return fail(err, OM_EARG, "%.*s is a section; write its keys indented below it",
                     (int)size_min(key.n, 60), key.p);

@@ -26,6 +26,19 @@ static om_status put_list(buf *out, const char *v)
     return buf_u8(out, ']');
 }
 
+/* As few digits as read back to the same number. */
+static om_status put_number(buf *out, double v)
+{
+    char text[40];
+    double back = 0;
+    for (int digits = 6; digits <= 17; digits++) {
+        int n = snprintf(text, sizeof(text), "%.*g", digits, v);
+        if (str_f64((str){text, (size_t)n}, &back) && back == v)
+            break;
+    }
+    return buf_str(out, str_of(text));
+}
+
 static om_status put_choice(buf *out, const char *choices, int index)
 {
     const char *s = choices;
@@ -43,7 +56,7 @@ static om_status put_value(const config *c, const config_row *row, buf *out)
     case CONFIG_IS_LIST: return put_list(out, v);
     case CONFIG_IS_COUNT:
         return buf_fmt(out, "%llu", (unsigned long long)*(const uint64_t *)v);
-    case CONFIG_IS_NUMBER: return buf_fmt(out, "%.17g", *(const double *)v);
+    case CONFIG_IS_NUMBER: return put_number(out, *(const double *)v);
     case CONFIG_IS_CHOICE: return put_choice(out, row->choices, *(const int *)v);
     case CONFIG_IS_ABSENT: return buf_str(out, STR("none"));
     }
@@ -97,7 +110,7 @@ static om_status put_named(const char *section, const char *name, const char *su
         if (table[i].choices)
             TRY(put_choice(out, table[i].choices, (int)p[i]));
         else
-            TRY(buf_fmt(out, "%.17g", p[i]));
+            TRY(put_number(out, p[i]));
         TRY(buf_fmt(out, "  # %s%s%s\n", table[i].choices ? table[i].choices : "",
                     table[i].choices ? ": " : "", table[i].help));
     }

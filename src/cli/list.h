@@ -5,5 +5,9 @@
     X(inspect)          \
     X(convert)          \
     X(create)           \
+    X(train)            \
+    X(merge)            \
+    X(init)             \
+    X(simulate)         \
     X(reference)        \
     X(completion)

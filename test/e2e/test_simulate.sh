@@ -1,0 +1,50 @@
+#!/bin/sh
+# init and simulate: a federation in one process, the same bits for any threads, resumed,
+# and what is not there refused by name.
+. "$(dirname "$0")/lib.sh"
+cd "$work" || exit 1
+
+sha() { sed -n 's/.*"model_sha256":"\([0-9a-f]*\)".*/\1/p' "$1"; }
+same() { [ -n "$(sha "$1")" ] && [ "$(sha "$1")" = "$(sha "$2")" ]; }
+run() { # output file, arguments
+    out=$1
+    shift
+    "$octomil" simulate --quiet --json "$@" >"$out"
+}
+
+check init "$octomil" init bowl --kind quadratic --codec topk --set codec.ratio=0.1 --rounds 30
+check commented grep -q "# same seed, same result" bowl.yaml
+refuse twice 1 "there already" "$octomil" init bowl
+check one-thread run one.json bowl.yaml --threads 1 --out one
+check four-threads run four.json bowl.yaml --threads 4 --out four
+check same-bits same one.json four.json
+check half run half.json bowl.yaml --rounds 12 --out half
+check resumed run resumed.json bowl.yaml --out half --resume
+check same-after-resume same one.json resumed.json
+check rows [ "$(wc -l <half/results.csv)" -eq 31 ]
+check json-rows [ "$(wc -l <half/results.jsonl)" -eq 30 ]
+check curve grep -q "<svg" one/curve.svg
+refuse other-run 2 "another configuration" "$octomil" simulate bowl.yaml --out half --resume --set seed=9
+refuse no-folder 2 "out DIR" "$octomil" simulate bowl.yaml --resume
+refuse unknown-key 2 "'algorithm'" "$octomil" simulate bowl.yaml --set algoritm.lr=1
+refuse range 2 "between" "$octomil" simulate bowl.yaml --set algorithm.lr=-1
+refuse cohort 2 "asks" "$octomil" simulate bowl.yaml --set cohort.size=200
+refuse diverges 1 "model is kept" "$octomil" simulate bowl.yaml --set algorithm.lr=1e5 --rounds 50
+refuse quantization 1 "'4bit' is not available" "$octomil" init x --quantization 4bit
+refuse pruning 1 "'sparse-proxskip' is not available" "$octomil" init x --pruning sparse-proxskip
+refuse kind 2 "llm|logistic" "$octomil" init x --kind lama
+check lora "$octomil" init words --lora rank=16
+check lora-rank grep -q "rank: 16" words.yaml
+check not-written [ ! -e x.yaml ]
+
+if [ -f "$data/tabular/libsvm/a9a.gz" ]; then
+    gzip -dc "$data/tabular/libsvm/a9a.gz" >a9a
+    check init-a9a "$octomil" init adult --kind logistic --set data.path=a9a --codec qsgd --rounds 20 --set algorithm.lr=0.5
+    check a9a run a9a.json adult.yaml
+    check a9a-accuracy grep -q '"accuracy":0.8[45]' a9a.json
+    gzip -c a9a >a9a.gz
+    refuse gzipped 1 "gunzip" "$octomil" simulate adult.yaml --set data.path=a9a.gz
+else
+    skip a9a "no shared test data"
+fi
+finish

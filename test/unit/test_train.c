@@ -1,0 +1,293 @@
+/* test_train.c - local training against PyTorch and against itself: losses of twenty
+ * steps, resuming, adapters on disk, merging, the memory budget. */
+#include "adapt/adapt.h"
+#include "test.h"
+
+#define GOLDEN OM_SOURCE_DIR "/test/golden/train/"
+enum { SEQ = 24, BATCH = 4, TOKENS = SEQ * BATCH + 1, STEPS = 20 };
+
+typedef struct {
+    kern k;
+    pool *pool;
+    llm_model *m;
+    int32_t ids[TOKENS];
+    double full[STEPS], lora[STEPS];
+    om_err err;
+} bench;
+
+static bool open_bench(test *t, bench *b, int threads)
+{
+    *b = (bench){0};
+    kern_init(&b->k, 0);
+    FILE *f = fopen(GOLDEN "losses.txt", "r");
+    bool ok = f != NULL;
+    for (int i = 0; i < TOKENS && ok; i++)
+        ok = fscanf(f, "%d", &b->ids[i]) == 1;
+    for (int i = 0; i < STEPS && ok; i++)
+        ok = fscanf(f, "%lf %lf", &b->full[i], &b->lora[i]) == 2;
+    if (f)
+        fclose(f);
+    CHECK(t, ok);
+    CHECK_OK(t, pool_open(threads, &b->pool, &b->err), b->err);
+    CHECK_OK(t, llm_open(GOLDEN "model", &b->m, &b->err), b->err);
+    return ok && b->pool && b->m;
+}
+
+static void close_bench(bench *b)
+{
+    if (b->m)
+        llm_close(b->m);
+    pool_close(b->pool);
+}
+
+static train_config config(const bench *b, double *optimizer_p)
+{
+    const nn_optim *o = nn_optim_find(STR("adamw"));
+    param_defaults(o->params, optimizer_p);
+    param_set(o->params, "adamw", optimizer_p, STR("weight_decay"), STR("0.01"), NULL);
+    return (train_config){.optimizer = "adamw", .optimizer_p = optimizer_p, .lr = 3e-3,
+                          .schedule = NN_SCHEDULE_CONSTANT, .steps = STEPS, .batch = BATCH,
+                          .seq_len = SEQ, .accumulate = 1, .k = &b->k, .pool = b->pool};
+}
+
+static void follow(test *t, bench *b, trainable *tr, const double *want, size_t memory)
+{
+    double p[16];
+    train_config c = config(b, p);
+    c.memory_bytes = memory;
+    trainer *run = NULL;
+    token_data d = {b->ids, TOKENS, SEQ};
+    CHECK_OK(t, trainer_open(tr, &c, &run, &b->err), b->err);
+    for (int i = 0; run && i < STEPS; i++) {
+        train_report r = {0};
+        CHECK_OK(t, trainer_step(run, &d, &r, &b->err), b->err);
+        CHECK_NEAR(t, r.loss / want[i], 1, 1e-3);
+    }
+    trainer_close(run);
+}
+
+static void full_follows_pytorch(test *t)
+{
+    bench b;
+    trainable tr;
+    if (open_bench(t, &b, 2)) {
+        CHECK_OK(t, trainable_full(b.m, &tr, &b.err), b.err);
+        follow(t, &b, &tr, b.full, 0);
+        trainable_close(&tr);
+    }
+    close_bench(&b);
+}
+
+static void lora_follows_pytorch(test *t)
+{
+    bench b;
+    trainable tr;
+    if (open_bench(t, &b, 2)) {
+        CHECK_OK(t, peft_load(b.m, GOLDEN "adapter", &tr, &b.err), b.err);
+        CHECK_INT(t, tr.n_part, 12);
+        follow(t, &b, &tr, b.lora, 0);
+        trainable_close(&tr);
+    }
+    close_bench(&b);
+}
+
+/* Steps with a fresh full trainable; returns the values after `steps`. */
+static float *values_after(test *t, bench *b, int steps, int save_at, size_t memory,
+                           bool lora, size_t *n)
+{
+    double p[16];
+    char path[256];
+    train_config c = config(b, p);
+    token_data d = {b->ids, TOKENS, SEQ};
+    trainable tr;
+    trainer *run = NULL;
+    lora_config lc = {.rank = 4, .target_modules = "all", .seed = 3};
+    c.memory_bytes = memory;
+    c.batch = 2; /* two steps an epoch: the order matters */
+    snprintf(path, sizeof(path), "%s/ck", test_temp_dir());
+    CHECK_OK(t, lora ? trainable_lora(b->m, &lc, &tr, &b->err)
+                     : trainable_full(b->m, &tr, &b->err), b->err);
+    CHECK_OK(t, trainer_open(&tr, &c, &run, &b->err), b->err);
+    for (int i = 0; run && i < steps; i++) {
+        train_report r;
+        if (i == save_at) {
+            CHECK_OK(t, trainer_save(run, path, &b->err), b->err);
+            trainer_close(run);
+            memset(tr.x, 0, tr.n * sizeof(float));
+            CHECK_OK(t, trainer_open(&tr, &c, &run, &b->err), b->err);
+            CHECK_OK(t, trainer_load(run, path, &b->err), b->err);
+        }
+        CHECK_OK(t, trainer_step(run, &d, &r, &b->err), b->err);
+    }
+    float *x = mem_array(tr.n, sizeof(float));
+    memcpy(x, tr.x, tr.n * sizeof(float));
+    *n = tr.n;
+    trainer_close(run);
+    trainable_close(&tr);
+    return x;
+}
+
+static void same_bits(test *t)
+{
+    bench b1, b2;
+    if (open_bench(t, &b1, 1) && open_bench(t, &b2, 5)) {
+        for (int lora = 0; lora < 2; lora++) {
+            size_t n, n2;
+            float *straight = values_after(t, &b1, 7, -1, 0, lora, &n);
+            float *resumed = values_after(t, &b1, 7, 4, 0, lora, &n2);
+            float *threads = values_after(t, &b2, 7, -1, 0, lora, &n2);
+            CHECK(t, memcmp(straight, resumed, n * sizeof(float)) == 0);
+            CHECK(t, n == n2 && memcmp(straight, threads, n * sizeof(float)) == 0);
+            mem_free(straight);
+            mem_free(resumed);
+            mem_free(threads);
+        }
+    }
+    close_bench(&b1);
+    close_bench(&b2);
+}
+
+static void memory_budget(test *t)
+{
+    bench b;
+    if (open_bench(t, &b, 1)) {
+        size_t n;
+        float *remember = values_after(t, &b, 3, -1, 0, true, &n);
+        /* Enough to recompute, too little to remember (see choose_recompute). */
+        size_t tight = 0;
+        double p[16];
+        train_config c = config(&b, p);
+        token_data d = {b.ids, TOKENS, SEQ};
+        lora_config lc = {.rank = 4, .target_modules = "all", .seed = 3};
+        for (size_t budget = 100000; budget < 4000000 && !tight; budget += 20000) {
+            trainable tr;
+            trainer *run = NULL;
+            train_report r;
+            c.memory_bytes = budget;
+            c.batch = 2;
+            CHECK_OK(t, trainable_lora(b.m, &lc, &tr, &b.err), b.err);
+            CHECK_OK(t, trainer_open(&tr, &c, &run, &b.err), b.err);
+            om_status s = trainer_step(run, &d, &r, &b.err);
+            CHECK(t, s == OM_OK || (s == OM_ELIMIT && strstr(b.err.msg, "budget")));
+            tight = s == OM_OK ? budget : 0;
+            trainer_close(run);
+            trainable_close(&tr);
+        }
+        CHECK(t, tight > 0);
+        float *again = values_after(t, &b, 3, -1, tight, true, &n);
+        CHECK(t, memcmp(remember, again, n * sizeof(float)) == 0);
+        mem_free(remember);
+        mem_free(again);
+    }
+    close_bench(&b);
+}
+
+static double loss_now(test *t, bench *b, trainable *tr)
+{
+    double p[16], loss = 0;
+    train_config c = config(b, p);
+    token_data d = {b->ids, TOKENS, SEQ};
+    uint64_t window[BATCH] = {0, 1, 2, 3};
+    trainer *run = NULL;
+    CHECK_OK(t, trainer_open(tr, &c, &run, &b->err), b->err);
+    CHECK_OK(t, trainer_gradient(run, &d, window, BATCH, &loss, &b->err), b->err);
+    trainer_close(run);
+    return loss;
+}
+
+/* The loss of a model file, through a LoRA whose B is zero. */
+static double loss_of_file(test *t, bench *b, const char *path)
+{
+    llm_model *kept = b->m;
+    trainable tr;
+    lora_config lc = {.rank = 1};
+    double loss = 0;
+    CHECK_OK(t, llm_open(path, &b->m, &b->err), b->err);
+    if (b->m) {
+        CHECK_OK(t, trainable_lora(b->m, &lc, &tr, &b->err), b->err);
+        loss = loss_now(t, b, &tr);
+        trainable_close(&tr);
+        llm_close(b->m);
+    }
+    b->m = kept;
+    return loss;
+}
+
+static void adapters_on_disk(test *t)
+{
+    bench b;
+    trainable tr, back;
+    char dir[256], file[256], merged[256], base[256];
+    snprintf(dir, sizeof(dir), "%s/adapter", test_temp_dir());
+    snprintf(file, sizeof(file), "%s/adapter.gguf", test_temp_dir());
+    snprintf(merged, sizeof(merged), "%s/merged.gguf", test_temp_dir());
+    snprintf(base, sizeof(base), "%s/base.gguf", test_temp_dir());
+    if (open_bench(t, &b, 1)) {
+        CHECK_OK(t, llm_write_gguf(b.m, base, DTYPE_F32, NULL, NULL, &b.err), b.err);
+        CHECK_OK(t, peft_load(b.m, GOLDEN "adapter", &tr, &b.err), b.err);
+        double loss = loss_now(t, &b, &tr);
+        CHECK_NEAR(t, loss / b.lora[0], 1, 1e-4);
+        CHECK_OK(t, peft_save(&tr, dir, "model", &b.err), b.err);
+        CHECK_OK(t, lora_save_gguf(&tr, file, &b.err), b.err);
+        CHECK_OK(t, lora_merge(&tr, merged, DTYPE_F32, &b.err), b.err);
+        float *x = mem_array(tr.n, sizeof(float));
+        memcpy(x, tr.x, tr.n * sizeof(float));
+        size_t n = tr.n;
+        trainable_close(&tr);
+        CHECK_OK(t, peft_load(b.m, dir, &back, &b.err), b.err);
+        CHECK(t, back.n == n && memcmp(back.x, x, n * sizeof(float)) == 0);
+        trainable_close(&back);
+        CHECK_OK(t, lora_load_gguf(b.m, file, &back, &b.err), b.err);
+        CHECK(t, back.n == n && memcmp(back.x, x, n * sizeof(float)) == 0);
+        trainable_close(&back);
+        mem_free(x);
+        CHECK_NEAR(t, loss_of_file(t, &b, merged) / loss, 1, 1e-5);
+        /* The same adapters on the GGUF of the base: q and k rows lie in another order. */
+        llm_model *kept = b.m;
+        CHECK_OK(t, llm_open(base, &b.m, &b.err), b.err);
+        CHECK_OK(t, peft_load(b.m, dir, &back, &b.err), b.err);
+        CHECK_NEAR(t, loss_now(t, &b, &back) / loss, 1, 1e-5);
+        trainable_close(&back);
+        CHECK_OK(t, lora_load_gguf(b.m, file, &back, &b.err), b.err);
+        CHECK_NEAR(t, loss_now(t, &b, &back) / loss, 1, 1e-5);
+        trainable_close(&back);
+        llm_close(b.m);
+        b.m = kept;
+    }
+    close_bench(&b);
+}
+
+static void refusals(test *t)
+{
+    bench b;
+    trainable tr;
+    if (open_bench(t, &b, 1)) {
+        lora_config bad = {.rank = 4, .target_modules = "q_proj,w_proj"};
+        CHECK_INT(t, trainable_lora(b.m, &bad, &tr, &b.err), OM_EARG);
+        CHECK(t, strstr(b.err.msg, "w_proj") && strstr(b.err.msg, "gate_proj"));
+        bad = (lora_config){.rank = 100000};
+        CHECK_INT(t, trainable_lora(b.m, &bad, &tr, &b.err), OM_EARG);
+        CHECK_INT(t, peft_load(b.m, "/nonexistent", &tr, &b.err), OM_ENOTFOUND);
+        lora_config one = {.rank = 1}, two = {.rank = 2};
+        trainable second;
+        CHECK_OK(t, trainable_lora(b.m, &one, &tr, &b.err), b.err);
+        CHECK_INT(t, trainable_lora(b.m, &two, &second, &b.err), OM_EEXIST);
+        trainable_close(&tr);
+        CHECK_OK(t, trainable_lora(b.m, &two, &second, &b.err), b.err);
+        trainable_close(&second);
+    }
+    close_bench(&b);
+}
+
+int main(int argc, char **argv)
+{
+    static const test_case cases[] = {
+        {"full_pytorch", "20 AdamW steps on every weight follow PyTorch", full_follows_pytorch},
+        {"lora_pytorch", "20 AdamW steps on LoRA follow PyTorch", lora_follows_pytorch},
+        {"same_bits", "resumed = straight, 1 = 5 threads", same_bits},
+        {"budget", "recomputing gives the same bits; too small is refused", memory_budget},
+        {"adapters", "PEFT, GGUF and merge agree on both row orders", adapters_on_disk},
+        {"refusals", "bad targets, ranks, files, a second adapter", refusals},
+        {0}};
+    return test_main(argc, argv, cases);
+}
