@@ -51,11 +51,27 @@ static unsigned usable(unsigned flags)
     return flags;
 }
 
+static void climb(kern *k)
+{
+#if defined(__x86_64__)
+    if (k->flags & CPU_AVX2)
+        vec_avx2(k);
+    if (k->flags & CPU_AVX512)
+        vec_avx512(k);
+#elif defined(__aarch64__)
+    if (k->flags & CPU_NEON)
+        vec_neon(k);
+#else
+    (void)k;
+#endif
+}
+
 void kern_init(kern *k, unsigned mask)
 {
     unsigned flags = kern_cpu_flags();
     k->flags = usable(mask ? flags & mask : flags & ~flags_named(getenv("OCTOMIL_CPU_MASK")));
     vec_c(k);
+    climb(k);
     k->gemm = gemm_kernels_for(k->flags);
     k->qmat = qmat_kernels_for(k->flags);
 }
