@@ -59,8 +59,20 @@ typedef struct {
     size_t m, d, ld;
     uint64_t pos; /* of the first query */
     float *score, *max, *sum;
+    float *wide; /* (ATTN_K, d) a tile of an F16 cache in f32 */
     arena scratch;
 } tile;
+
+/* A tile of keys or values in f32, and its stride. */
+static const float *widen(const tile *t, const char *p, size_t n, size_t *ld)
+{
+    *ld = t->f.type == DTYPE_F32 ? t->f.ld : t->d;
+    if (t->f.type == DTYPE_F32)
+        return (const float *)p;
+    for (size_t i = 0; i < n; i++)
+        t->j->k->f16_to_f32(t->wide + i * t->d, (const uint16_t *)p + i * t->f.ld, t->d);
+    return t->wide;
+}
 
 /* Fold the scores of one query over one key tile into its running max and sum; they
  * become probabilities relative to the new max, 0 where masked. */
@@ -88,14 +100,15 @@ static void key_tile(const tile *t, uint64_t j0, size_t n)
 {
     const attn *s = t->j->s;
     size_t at = j0 * t->f.ld * t->f.size;
+    size_t ld;
+    const float *x = widen(t, t->f.k + at, n, &ld);
     gemm_args qk = {.m = t->m,
                     .n = n,
                     .k = t->d,
                     .a = t->q,
                     .lda = t->ld,
-                    .b = t->f.k + at,
-                    .ldb = t->f.ld,
-                    .b_type = t->f.type,
+                    .b = x,
+                    .ldb = ld,
                     .b_t = true,
                     .c = t->score,
                     .ldc = ATTN_K,
@@ -103,14 +116,14 @@ static void key_tile(const tile *t, uint64_t j0, size_t n)
     gemm(t->j->k, NULL, &qk, t->scratch);
     for (size_t i = 0; i < t->m; i++)
         fold_row(t, i, j0, n);
+    x = widen(t, t->f.v + at, n, &ld);
     gemm_args pv = {.m = t->m,
                     .n = t->d,
                     .k = n,
                     .a = t->score,
                     .lda = ATTN_K,
-                    .b = t->f.v + at,
-                    .ldb = t->f.ld,
-                    .b_type = t->f.type,
+                    .b = x,
+                    .ldb = ld,
                     .c = t->o,
                     .ldc = t->ld,
                     .alpha = 1.0f,
@@ -145,7 +158,8 @@ static void query_tile(const job *j, const nn_seq *q, uint32_t h, uint32_t i0, u
               .score = scratch,
               .max = scratch + ATTN_Q * ATTN_K,
               .sum = scratch + ATTN_Q * (ATTN_K + 1),
-              .scratch = arena_of(scratch + ATTN_Q * (ATTN_K + 2), j->gemm_bytes)};
+              .wide = scratch + ATTN_Q * (ATTN_K + 2)};
+    t.scratch = arena_of(t.wide + ATTN_K * d, j->gemm_bytes);
     for (size_t i = 0; i < m; i++) {
         t.max[i] = -INFINITY;
         t.sum[i] = 0.0f;
@@ -336,7 +350,7 @@ static void measure(nn *c, const attn *s, job *j)
     j->gemm_bytes = size_align(size_max(gemm_bytes(c->k, ATTN_Q, ATTN_K, d, NULL),
                                         gemm_bytes(c->k, ATTN_Q, d, ATTN_K, NULL)),
                                64);
-    size_t for_tiles = ATTN_Q * (ATTN_K + 2) + j->gemm_bytes / sizeof(float);
+    size_t for_tiles = ATTN_Q * (ATTN_K + 2) + ATTN_K * d + j->gemm_bytes / sizeof(float);
     size_t for_steps = d + group * (2 + ATTN_K);
     j->worker_floats = size_align(size_max(for_tiles, for_steps), 16);
 }
