@@ -40,6 +40,13 @@ struct nn_tape {
     tape_entry *top; /* the last recorded; a list towards the first */
 };
 
+/* The last table of angles nn_rope made in this run; q, k and all layers share it. */
+typedef struct {
+    const int32_t *pos;
+    nn_rope_args a;
+    nn_tensor *table; /* NULL: none yet */
+} plan_rope;
+
 struct nn_plan {
     size_t max_bytes;
     bool no_reuse;
@@ -53,6 +60,7 @@ struct nn_plan {
     size_t block_bytes;
     plan_meta meta;
     nn_tape tape;
+    plan_rope rope;
     nn_tensor dummy; /* what nn_new gives after an error */
     float nothing;   /* where dry gradients point */
 };

@@ -37,6 +37,7 @@ static om_status pass(nn *c, bool dry, bool train, nn_fn *fn, void *ctx, om_err 
     nn_plan *p = c->plan;
     plan_meta_reset(&p->meta);
     p->tape.top = NULL;
+    p->rope.table = NULL;
     p->next = 0;
     c->dry = dry;
     c->train = train;

@@ -660,6 +660,28 @@ static void rope_ref(const example *e, double *const *in, double *const *w, doub
             }
 }
 
+/* One after the other in one run: the second must not turn by the first's angles. */
+static const nn_rope_args both[] = {
+    {.head_dim = 8, .n_rot = 8, .base = 10000, .scale = 1},
+    {.head_dim = 8, .n_rot = 8, .neox = true, .base = 500, .scale = 1}};
+
+static nn_tensor *two_ropes(nn *c, const example *e, nn_tensor **in, nn_weight *w)
+{
+    (void)e, (void)w;
+    return nn_rope(c, nn_rope(c, in[0], positions, &both[0]), positions, &both[1]);
+}
+
+static void two_ropes_ref(const example *e, double *const *in, double *const *w, double *y)
+{
+    example one = *e;
+    double *mid[IN] = {mem_array(count(e->out), sizeof(double))};
+    one.arg = &both[0];
+    rope_ref(&one, in, w, mid[0]);
+    one.arg = &both[1];
+    rope_ref(&one, mid, w, y);
+    mem_free(mid[0]);
+}
+
 static void ropes(test *t)
 {
     static const nn_rope_args near = {.head_dim = 8, .n_rot = 8, .base = 10000, .scale = 1};
@@ -676,8 +698,17 @@ static void ropes(test *t)
         .name = "rope " #which, .in = {{5, 16}}, .out = {5, 16}, .build = rope,            \
         .ref = rope_ref, .arg = &which                                                     \
     }
-    static const example all[] = {ROPE(near),    ROPE(neox), ROPE(part),
-                                  ROPE(divided), ROPE(yarn), {0}};
+    static const example all[] = {ROPE(near),
+                                  ROPE(neox),
+                                  ROPE(part),
+                                  ROPE(divided),
+                                  ROPE(yarn),
+                                  {.name = "rope twice",
+                                   .in = {{5, 16}},
+                                   .out = {5, 16},
+                                   .build = two_ropes,
+                                   .ref = two_ropes_ref},
+                                  {0}};
 #undef ROPE
     run_all(t, all);
 }

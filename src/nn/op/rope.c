@@ -8,23 +8,23 @@
  * (linear interpolation, Chen et al. 2023) or by YaRN (Peng et al. 2023, eqs. 19 to 24):
  * pairs that turn often keep their frequency, slow ones are divided by the factor.
  *
- * cos and sin are made once per row, in double, and used by every head. */
+ * cos and sin are made once per row, in double, and used by every head and layer. */
 #include "nn/op.h"
+#include "nn/plan.h"
 
 #include <math.h>
 
 static const double tau = 6.283185307179586476925;
 
 typedef struct {
-    nn_tensor *x, *y;
-    const int32_t *pos;
+    nn_tensor *x, *y, *table; /* table (rows, n_rot): cos, then sin of each pair */
     nn_rope_args a;
 } rope;
 
 typedef struct {
     const rope *s;
+    const int32_t *pos;
     const double *freq; /* (n_rot / 2) */
-    float *table;       /* per worker: cos, sin of each pair */
     const float *from;
     float *to;
     float mscale, sign;
@@ -70,50 +70,118 @@ static float magnitude(const nn_rope_args *a)
     return a->yarn_mscale != 0.0f ? a->yarn_mscale : 1.0f + 0.1f * logf(a->yarn_factor);
 }
 
+/* ---- the table ------------------------------------------------------------------------
+ */
+
+static void fill(void *ctx, size_t beg, size_t end, int worker)
+{
+    const job *j = ctx;
+    uint32_t half = j->s->a.n_rot / 2;
+    (void)worker;
+    for (size_t r = beg; r < end; r++) {
+        float *cs = op_row(j->s->table, r);
+        for (uint32_t i = 0; i < half; i++) {
+            double angle = j->pos[r] * j->freq[i];
+            cs[i] = (float)cos(angle) * j->mscale;
+            cs[half + i] = (float)sin(angle) * j->mscale;
+        }
+    }
+}
+
+/* Field by field: padding is nobody's. */
+static bool same_turns(const nn_rope_args *a, const nn_rope_args *b)
+{
+    return a->n_rot == b->n_rot && a->base == b->base && a->scale == b->scale &&
+           a->factors == b->factors && a->yarn_factor == b->yarn_factor &&
+           a->yarn_beta_fast == b->yarn_beta_fast &&
+           a->yarn_beta_slow == b->yarn_beta_slow && a->yarn_mscale == b->yarn_mscale &&
+           a->yarn_ctx_orig == b->yarn_ctx_orig;
+}
+
+/* Queries and keys of every layer turn by the same angles: one table per run. */
+static nn_tensor *make_table(nn *c, const int32_t *pos, uint32_t rows,
+                             const nn_rope_args *a)
+{
+    plan_rope *memo = &c->plan->rope;
+    if (memo->table && memo->pos == pos && memo->table->rows == rows &&
+        same_turns(&memo->a, a))
+        return memo->table;
+    rope s = {.table = nn_new(c, rows, a->n_rot), .a = *a};
+    double *freq = nn_scratch(c, sizeof(double) * (a->n_rot / 2));
+    job j = {.s = &s, .pos = pos, .freq = freq, .mscale = magnitude(a)};
+    if (nn_live(c)) {
+        frequencies(a, freq);
+        pool_run(c->pool, rows, 64, fill, &j);
+    }
+    if (c->status == OM_OK) {
+        *memo = (plan_rope){pos, *a, s.table};
+    }
+    return s.table;
+}
+
+/* ---- turning ----------------------------------------------------------------------------
+ */
+
+enum { LANES = 8 }; /* pairs at a time: a shape the compiler makes vectors of */
+
+typedef struct {
+    float y0[LANES], y1[LANES];
+} turned;
+
+static void put(float *y, size_t step, const float *v, size_t n, bool add)
+{
+    if (add)
+        for (size_t l = 0; l < n; l++)
+            y[l * step] += v[l];
+    else
+        for (size_t l = 0; l < n; l++)
+            y[l * step] = v[l];
+}
+
+/* n <= LANES pairs; x and y may be the same head. */
+static void turn_pairs(const job *j, const float *x, float *y, const float *c,
+                       const float *s, size_t step, size_t apart, size_t n)
+{
+    turned t;
+    for (size_t l = 0; l < n; l++) {
+        float x0 = x[l * step], x1 = x[l * step + apart], sl = s[l] * j->sign;
+        t.y0[l] = x0 * c[l] - x1 * sl;
+        t.y1[l] = x0 * sl + x1 * c[l];
+    }
+    put(y, step, t.y0, n, j->add);
+    put(y + apart, step, t.y1, n, j->add);
+}
+
 static void turn_head(const job *j, const float *x, float *y, const float *table)
 {
     const nn_rope_args *a = &j->s->a;
-    uint32_t half = a->n_rot / 2;
-    uint32_t step = a->neox ? 1 : 2, apart = a->neox ? half : 1;
-    for (uint32_t i = 0; i < half; i++) {
-        float c = table[i], s = table[half + i];
-        const float x0 = x[i * step], x1 = x[i * step + apart];
-        float y0 = x0 * c - x1 * s, y1 = x0 * s + x1 * c;
-        y[i * step] = j->add ? y[i * step] + y0 : y0;
-        y[i * step + apart] = j->add ? y[i * step + apart] + y1 : y1;
+    size_t half = a->n_rot / 2, i = 0;
+    if (a->neox) {
+        for (; i + LANES <= half; i += LANES)
+            turn_pairs(j, x + i, y + i, table + i, table + half + i, 1, half, LANES);
+        turn_pairs(j, x + i, y + i, table + i, table + half + i, 1, half, half - i);
+    } else {
+        for (; i + LANES <= half; i += LANES)
+            turn_pairs(j, x + 2 * i, y + 2 * i, table + i, table + half + i, 2, 1, LANES);
+        turn_pairs(j, x + 2 * i, y + 2 * i, table + i, table + half + i, 2, 1, half - i);
     }
-    for (uint32_t i = a->n_rot; i < a->head_dim; i++)
-        y[i] = j->add ? y[i] + x[i] : x[i];
+    for (uint32_t k = a->n_rot; k < a->head_dim; k++)
+        y[k] = j->add ? y[k] + x[k] : x[k];
 }
 
 static void turn(void *ctx, size_t beg, size_t end, int worker)
 {
     const job *j = ctx;
-    const rope *s = j->s;
-    uint32_t half = s->a.n_rot / 2, cols = s->x->cols;
-    float *table = j->table + (size_t)worker * 2 * half;
-    for (size_t r = beg; r < end; r++) {
-        for (uint32_t i = 0; i < half; i++) {
-            double angle = s->pos[r] * j->freq[i];
-            table[i] = (float)cos(angle) * j->mscale;
-            table[half + i] = (float)sin(angle) * j->mscale * j->sign;
-        }
-        for (uint32_t h = 0; h < cols; h += s->a.head_dim)
-            turn_head(j, j->from + r * cols + h, j->to + r * cols + h, table);
-    }
+    uint32_t cols = j->s->x->cols;
+    (void)worker;
+    for (size_t r = beg; r < end; r++)
+        for (uint32_t h = 0; h < cols; h += j->s->a.head_dim)
+            turn_head(j, j->from + r * cols + h, j->to + r * cols + h,
+                      op_row(j->s->table, r));
 }
 
-static double *declare_tables(nn *c, const nn_rope_args *a, float **table)
+static void run(nn *c, job *j)
 {
-    *table = nn_scratch(c, sizeof(float) * a->n_rot * (size_t)pool_threads(c->pool));
-    return nn_scratch(c, sizeof(double) * (a->n_rot / 2));
-}
-
-static void run(nn *c, job *j, double *freq)
-{
-    frequencies(&j->s->a, freq);
-    j->freq = freq;
-    j->mscale = magnitude(&j->s->a);
     pool_run(c->pool, j->s->x->rows, op_grain(j->s->x->cols), turn, j);
 }
 
@@ -126,28 +194,29 @@ static void back(nn *c, void *saved)
     bool fresh;
     j.add = !nn_grad_take(c, s->x, s->y);
     j.to = nn_grad(c, s->x, &fresh);
-    double *freq = declare_tables(c, &s->a, &j.table);
+    nn_touch(c, s->table);
     if (j.to && nn_live(c))
-        run(c, &j, freq);
+        run(c, &j);
 }
 
 nn_tensor *nn_rope(nn *c, nn_tensor *x, const int32_t *pos, const nn_rope_args *a)
 {
-    rope s = {.x = x, .y = nn_new(c, x->rows, x->cols), .pos = pos, .a = *a};
     if (a->head_dim == 0 || x->cols % a->head_dim || a->n_rot > a->head_dim ||
         a->n_rot % 2) {
         nn_fail(c, OM_EARG,
                 "nn: rope turns %u of %u numbers per head, in rows of %u; an even "
                 "count within a head that divides the row is expected",
                 a->n_rot, a->head_dim, x->cols);
-        return s.y;
+        return nn_new(c, x->rows, x->cols);
     }
-    job j = {.s = &s, .from = x->data, .to = s.y->data, .sign = 1.0f};
-    double *freq = declare_tables(c, a, &j.table);
-    nn_touch(c, x);
+    rope s = {.x = x, .table = make_table(c, pos, x->rows, a), .a = *a};
+    s.y = nn_new(c, x->rows, x->cols);
     s.y->needs_grad = x->needs_grad;
+    nn_touch(c, x);
+    nn_touch(c, s.table);
+    job j = {.s = &s, .from = x->data, .to = s.y->data, .sign = 1.0f};
     if (nn_live(c))
-        run(c, &j, freq);
+        run(c, &j);
     if (s.y->needs_grad)
         nn_push(c, back, &s, sizeof(s));
     return s.y;
