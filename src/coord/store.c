@@ -62,7 +62,7 @@ static const char *const migrations[] = {
     X(ACCEPT, "INSERT INTO updates VALUES (?,?,?,?,?,?,?,?,?)")                            \
     X(ACCEPTED, "SELECT sha FROM updates WHERE run=? AND round=? AND device=?")            \
     X(UPDATES, "SELECT device, attempt, sha, bytes, samples, loss, payload FROM updates"   \
-               " WHERE run=? AND round=? ORDER BY device")                                 \
+               " WHERE run=? AND round=? AND device>=? ORDER BY device LIMIT 1")                                 \
     X(PAYLOAD_DROP, "UPDATE updates SET payload=NULL WHERE run=? AND round=?"              \
                     " AND payload IS NOT NULL")                                            \
     X(REF, "INSERT INTO blobs VALUES (?,?,1) ON CONFLICT (sha) DO UPDATE SET refs=refs+1") \
@@ -91,8 +91,7 @@ struct store {
     int64_t epoch;
 };
 
-/* ---- SQLite in our terms
- * ------------------------------------------------------------------ */
+/* ---- SQLite in our terms ------------------------------------------------------------ */
 
 static om_status sql_fail(store *s, const char *what, om_err *err)
 {
@@ -178,8 +177,7 @@ static bool col_buf(store *s, int id, int c, buf *out)
     return buf_put(out, p, n) == OM_OK;
 }
 
-/* ---- transactions
- * -------------------------------------------------------------------------- */
+/* ---- transactions ------------------------------------------------------------------- */
 
 static om_status check_fence(store *s, om_err *err)
 {
@@ -230,8 +228,7 @@ static om_status finish(store *s, om_status st, om_err *err)
     return st;
 }
 
-/* ---- open
- * ------------------------------------------------------------------------------------ */
+/* ---- open --------------------------------------------------------------------------- */
 
 static om_status exec(store *s, const char *sql, om_err *err)
 {
@@ -333,8 +330,7 @@ void store_close(store *s)
     mem_free(s);
 }
 
-/* ---- runs
- * ------------------------------------------------------------------------------------ */
+/* ---- runs --------------------------------------------------------------------------- */
 
 void store_run_clear(store_run *r)
 {
@@ -405,8 +401,7 @@ om_status store_run_save(store *s, int64_t run, str snapshot, om_err *err)
     return finish(s, st, err);
 }
 
-/* ---- a round's commit
- * ------------------------------------------------------------------------- */
+/* ---- a round's commit --------------------------------------------------------------- */
 
 static om_status drop_versions(store *s, int64_t run, int64_t up_to, om_err *err)
 {
@@ -487,8 +482,7 @@ om_status store_rounds(store *s, int64_t run,
     return st;
 }
 
-/* ---- devices
- * ----------------------------------------------------------------------------------- */
+/* ---- devices ------------------------------------------------------------------------ */
 
 om_status store_device_put(store *s, const store_device *d, om_err *err)
 {
@@ -550,8 +544,7 @@ om_status store_seen(store *s, const uint32_t *index, const uint64_t *seen_ms, s
     return st != OM_OK ? st : back;
 }
 
-/* ---- updates
- * ------------------------------------------------------------------------------------ */
+/* ---- updates ------------------------------------------------------------------------ */
 
 om_status store_accept(store *s, int64_t run, const store_update *u, size_t n, om_err *err)
 {
@@ -583,49 +576,56 @@ om_status store_accepted(store *s, int64_t run, uint32_t round, uint32_t device,
     return st;
 }
 
-static om_status list_updates(store *s, int64_t run, uint32_t round,
-                              om_status (*fn)(void *ctx, const store_update *u,
-                                              om_err *err),
-                              void *ctx, om_err *err)
+/* The first update of a device >= from; its payload copied to `payload`. */
+static om_status next_update(store *s, int64_t run, uint32_t round, int64_t from,
+                             store_update *u, buf *payload, bool *row, om_err *err)
 {
     enum { Q = SQL_UPDATES };
-    bool row;
-    TRY(step(s, Q, &row, err, "ii", run, (int64_t)round));
+    TRY(step(s, Q, row, err, "iii", run, (int64_t)round, from));
+    if (!*row)
+        return OM_OK;
+    *u = (store_update){.round = round,
+                        .device = (uint32_t)col_u64(s, Q, 0),
+                        .attempt = (uint32_t)col_u64(s, Q, 1),
+                        .bytes = col_u64(s, Q, 3),
+                        .samples = col_u64(s, Q, 4),
+                        .loss = col_f64(s, Q, 5)};
+    const void *p = sqlite3_column_blob(s->q[Q], 6);
+    size_t n = (size_t)sqlite3_column_bytes(s->q[Q], 6);
+    payload->len = 0;
     om_status st = OM_OK;
-    int rc = SQLITE_ROW;
-    for (; row && rc == SQLITE_ROW && st == OM_OK; rc = sqlite3_step(s->q[Q])) {
-        store_update u = {.round = round,
-                          .device = (uint32_t)col_u64(s, Q, 0),
-                          .attempt = (uint32_t)col_u64(s, Q, 1),
-                          .bytes = col_u64(s, Q, 3),
-                          .samples = col_u64(s, Q, 4),
-                          .loss = col_f64(s, Q, 5),
-                          .payload = sqlite3_column_blob(s->q[Q], 6)};
-        bool whole = !u.payload || (uint64_t)sqlite3_column_bytes(s->q[Q], 6) == u.bytes;
-        st = col_sha(s, Q, 2, u.sha) && whole
-                 ? fn(ctx, &u, err)
-                 : fail(err, OM_EFORMAT, "store: the update of device %u is damaged",
-                        (unsigned)u.device);
-    }
-    if (st == OM_OK && row && rc != SQLITE_DONE)
-        st = sql_fail(s, "reading updates", err);
+    if (!col_sha(s, Q, 2, u->sha) || (p && n != u->bytes))
+        st = fail(err, OM_EFORMAT, "store: the update of device %u is damaged",
+                  (unsigned)u->device);
+    else if (p && buf_put(payload, p, n) != OM_OK)
+        st = fail(err, OM_ENOMEM, "store: no memory for an update of %zu bytes", n);
+    u->payload = p ? payload->data : NULL;
     done(s, Q);
     return st;
 }
 
+/* Row by row, the lock free while fn works: folding large updates takes long. */
 om_status store_updates(store *s, int64_t run, uint32_t round,
                         om_status (*fn)(void *ctx, const store_update *u, om_err *err),
                         void *ctx, om_err *err)
 {
-    os_lock(s->lock);
-    om_status st = list_updates(s, run, round, fn, ctx, err);
-    os_unlock(s->lock);
+    buf payload = buf_growing(1 << 20);
+    om_status st = OM_OK;
+    bool row = true;
+    for (int64_t from = 0; row && st == OM_OK;) {
+        store_update u = {0};
+        os_lock(s->lock);
+        st = next_update(s, run, round, from, &u, &payload, &row, err);
+        os_unlock(s->lock);
+        if (st == OM_OK && row)
+            st = fn(ctx, &u, err);
+        from = (int64_t)u.device + 1;
+    }
+    buf_free(&payload);
     return st;
 }
 
-/* ---- blobs
- * ---------------------------------------------------------------------------------------
- */
+/* ---- blobs -------------------------------------------------------------------------- */
 
 bool store_blob_wanted(store *s, const uint8_t sha[32])
 {

@@ -61,8 +61,7 @@ om_status store_rounds(store *s, int64_t run,
                        om_status (*fn)(void *ctx, const store_round *r), void *ctx,
                        om_err *err);
 
-/* ---- devices
- * ------------------------------------------------------------------------------ */
+/* ---- devices ------------------------------------------------------------------------ */
 
 typedef struct {
     uint32_t index;
@@ -78,8 +77,7 @@ om_status store_devices(store *s, om_status (*fn)(void *ctx, const store_device 
 om_status store_seen(store *s, const uint32_t *index, const uint64_t *seen_ms, size_t n,
                      om_err *err);
 
-/* ---- updates
- * ------------------------------------------------------------------------------- */
+/* ---- updates ------------------------------------------------------------------------ */
 
 typedef struct {
     uint32_t round, device, attempt;
@@ -101,8 +99,7 @@ om_status store_updates(store *s, int64_t run, uint32_t round,
                         om_status (*fn)(void *ctx, const store_update *u, om_err *err),
                         void *ctx, om_err *err);
 
-/* ---- blobs
- * ---------------------------------------------------------------------------------- */
+/* ---- blobs -------------------------------------------------------------------------- */
 
 bool store_blob_wanted(store *s, const uint8_t sha[32]);
 /* Blobs that no version refers to any more: fn removes the file, then the row goes. */

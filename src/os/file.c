@@ -18,7 +18,7 @@ static om_status sys_fail(om_err *err, const char *what, const char *path)
     return fail(err, s, "%s '%s': %s", what, path, strerror(e));
 }
 
-om_status os_map_open(const char *path, os_map *out, om_err *err)
+static om_status map_file(const char *path, int prot, int flags, os_map *out, om_err *err)
 {
     struct stat st;
     *out = (os_map){(const uint8_t *)"", 0, -1};
@@ -37,13 +37,23 @@ om_status os_map_open(const char *path, os_map *out, om_err *err)
         close(fd);
         return OM_OK;
     }
-    void *p = mmap(NULL, (size_t)st.st_size, PROT_READ, MAP_SHARED, fd, 0);
+    void *p = mmap(NULL, (size_t)st.st_size, prot, flags, fd, 0);
     if (p == MAP_FAILED) {
         close(fd);
         return sys_fail(err, "cannot map", path);
     }
     *out = (os_map){p, (size_t)st.st_size, fd};
     return OM_OK;
+}
+
+om_status os_map_open(const char *path, os_map *out, om_err *err)
+{
+    return map_file(path, PROT_READ, MAP_SHARED, out, err);
+}
+
+om_status os_map_open_private(const char *path, os_map *out, om_err *err)
+{
+    return map_file(path, PROT_READ | PROT_WRITE, MAP_PRIVATE, out, err);
 }
 
 void os_map_close(os_map *m)

@@ -15,6 +15,8 @@ typedef struct {
 } os_map;
 
 om_status os_map_open(const char *path, os_map *out, om_err *err);
+/* The same, but the bytes may be written: changes stay in memory and never reach the file. */
+om_status os_map_open_private(const char *path, os_map *out, om_err *err);
 void os_map_close(os_map *m);
 
 /* Whole small file into a growing buf; OM_ELIMIT over max. Caller frees. */
@@ -37,6 +39,18 @@ om_status os_put_at(os_put *f, uint64_t offset, const void *p, size_t n, om_err 
 om_status os_put_commit(os_put *f, om_err *err);
 void os_put_abort(os_put *f);
 
+/* A file written in place, which keeps what an earlier process wrote: opened or made, with
+ * its present size.  The path is for messages. */
+om_status os_open_rw(const char *path, int *fd, uint64_t *size, om_err *err);
+om_status os_pwrite(int fd, uint64_t offset, const void *p, size_t n, const char *path,
+                    om_err *err);
+om_status os_pread(int fd, uint64_t offset, void *p, size_t n, const char *path, om_err *err);
+void os_sync_start(int fd);                               /* a hint: start writing back */
+om_status os_sync(int fd, const char *path, om_err *err); /* data and size durable */
+void os_close(int fd);                                    /* -1 is allowed         */
+/* Only one process at a time: OM_EEXIST when another holds it.  Ends with the process. */
+om_status os_lock_file(const char *path, int *fd, om_err *err);
+
 /* All or nothing where the disk is full; not synced. */
 om_status os_append(const char *path, const void *p, size_t n, om_err *err);
 om_status os_mkdirs(const char *path, om_err *err);     /* like mkdir -p */
@@ -55,7 +69,8 @@ om_status os_join(char *out, size_t cap, const char *dir, const char *name);
 
 /* A file mapped for reading and writing: state that may be as large as the model and
  * need not stay in memory.  os_state_create makes it n bytes of zeros, all allocated on
- * disk beforehand, so that a later store cannot meet a full disk. */
+ * disk beforehand, so that a later store cannot meet a full disk.  With a NULL path it is
+ * memory that costs nothing until touched, and release makes it zeros again. */
 typedef struct {
     uint8_t *p;
     size_t n;

@@ -10,8 +10,21 @@
 #include <sys/mman.h>
 #include <unistd.h>
 
+static om_status create_anonymous(size_t n, os_state *out, om_err *err)
+{
+    int flags = MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    void *p = mmap(NULL, n ? n : 1, PROT_READ | PROT_WRITE, flags, -1, 0);
+    *out = (os_state){.fd_ = -1};
+    if (p == MAP_FAILED)
+        return fail(err, OM_ENOMEM, "cannot reserve %zu bytes of memory", n);
+    *out = (os_state){p, n ? n : 1, -1};
+    return OM_OK;
+}
+
 om_status os_state_create(const char *path, size_t n, os_state *out, om_err *err)
 {
+    if (!path)
+        return create_anonymous(n, out, err);
     *out = (os_state){.fd_ = open(path, O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC, 0644)};
     if (out->fd_ < 0)
         return fail(err, OM_EIO, "cannot create '%s': %s", path, strerror(errno));
@@ -49,7 +62,7 @@ void os_state_close(os_state *s)
 {
     if (s->p) {
         munmap(s->p, s->n);
-        close(s->fd_);
+        os_close(s->fd_);
     }
     *s = (os_state){.fd_ = -1};
 }

@@ -179,28 +179,39 @@ static round_action checkin(round_state *s, uint32_t d)
     return act(ROUND_GIVE_TASK, 0);
 }
 
+wire_reason round_judge(const round_state *s, uint32_t device, uint32_t round,
+                        uint32_t attempt)
+{
+    if (device >= s->plan.n_clients)
+        return WIRE_UNKNOWN_DEVICE;
+    unsigned d = s->device[device];
+    if (over(s))
+        return WIRE_RUN_OVER;
+    if (round > s->round || (round == s->round && s->phase == ROUND_WAITING))
+        return WIRE_WRONG_ROUND;
+    if (round < s->round)
+        return WIRE_LATE;
+    if (!(d & ROUND_SELECTED))
+        return WIRE_NOT_SELECTED;
+    if (d & ROUND_ACCEPTED)
+        return WIRE_REPLAY;
+    if (s->phase != ROUND_OPEN)
+        return WIRE_LATE;
+    if (d & ROUND_PENDING)
+        return WIRE_IN_PROGRESS;
+    if (attempt > s->attempt)
+        return WIRE_WRONG_ROUND;
+    if (s->accepted + s->pending >= s->plan.cohort)
+        return WIRE_ROUND_FULL;
+    return WIRE_OK;
+}
+
 static round_action offer(round_state *s, round_event e)
 {
-    uint8_t *d = &s->device[e.device];
-    if (over(s))
-        return refuse(s, WIRE_RUN_OVER);
-    if (e.round > s->round || (e.round == s->round && s->phase == ROUND_WAITING))
-        return refuse(s, WIRE_WRONG_ROUND);
-    if (e.round < s->round)
-        return refuse(s, WIRE_LATE);
-    if (!(*d & ROUND_SELECTED))
-        return refuse(s, WIRE_NOT_SELECTED);
-    if (*d & ROUND_ACCEPTED)
-        return refuse(s, WIRE_REPLAY);
-    if (s->phase != ROUND_OPEN)
-        return refuse(s, WIRE_LATE);
-    if (*d & ROUND_PENDING)
-        return refuse(s, WIRE_IN_PROGRESS);
-    if (e.attempt > s->attempt)
-        return refuse(s, WIRE_WRONG_ROUND);
-    if (s->accepted + s->pending >= s->plan.cohort)
-        return refuse(s, WIRE_ROUND_FULL);
-    *d |= ROUND_PENDING;
+    wire_reason no = round_judge(s, e.device, e.round, e.attempt);
+    if (no != WIRE_OK)
+        return refuse(s, no);
+    s->device[e.device] |= ROUND_PENDING;
     s->pending++;
     return act(ROUND_TAKE, 0);
 }
@@ -299,7 +310,7 @@ round_action round_step(round_state *s, round_event e, uint64_t now, arena scrat
     return act(ROUND_NOTHING, 0);
 }
 
-/* ---- the invariants, executable ------------------------------------------------------ */
+/* ---- the invariants, executable ----------------------------------------------------- */
 
 static uint32_t count(const round_state *s, unsigned flag)
 {

@@ -131,6 +131,10 @@ void round_init(round_state *s, const round_plan *plan, uint8_t *device);
 size_t round_scratch_bytes(const round_plan *p);
 round_action round_step(round_state *s, round_event e, uint64_t now_ms, arena scratch);
 
+/* Would EV_OFFER be taken now?  WIRE_OK, or the reason why not; changes nothing. */
+wire_reason round_judge(const round_state *s, uint32_t device, uint32_t round,
+                        uint32_t attempt);
+
 /* Same state in other storage (device: n_clients bytes), so that a caller can step a
  * copy, make it durable and only then show it. */
 void round_copy(round_state *to, const round_state *from, uint8_t *device);

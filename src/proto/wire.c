@@ -45,7 +45,7 @@ bool wire_name_ok(str name)
     return name.n >= 1 && name.n < WIRE_NAME && name.p[0] != '.';
 }
 
-/* ---- reading ---------------------------------------------------------------------- */
+/* ---- reading ------------------------------------------------------------------------ */
 
 /* The first missing or wrong member is remembered; later reads give zero. */
 typedef struct {
@@ -141,7 +141,7 @@ static void get_sha(reader *r, const char *key, uint8_t out[32])
         dislike(r, key, "is not a SHA-256 in hexadecimal");
 }
 
-/* ---- writing ---------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------------------ */
 
 static json_out begin(buf *out)
 {
@@ -164,7 +164,7 @@ static void put_sha(json_out *o, const char *key, const uint8_t sha[32])
     json_put_str(o, key, str_of(hex));
 }
 
-/* ---- registration -------------------------------------------------------------------- */
+/* ---- registration ------------------------------------------------------------------- */
 
 om_status wire_put_register(const wire_register *m, buf *out)
 {
@@ -318,8 +318,7 @@ om_status wire_get_update(wire_update *m, const void *p, size_t n, om_err *err)
     return shut_message(&r);
 }
 
-/* ---- results and refusals
- * ---------------------------------------------------------------- */
+/* ---- results and refusals ----------------------------------------------------------- */
 
 om_status wire_put_result(const wire_result *m, buf *out)
 {
