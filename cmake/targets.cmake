@@ -14,7 +14,20 @@ add_library(om_core STATIC $<TARGET_OBJECTS:om_objects>)
 target_include_directories(om_core PUBLIC ${CMAKE_SOURCE_DIR}/include ${CMAKE_SOURCE_DIR}/src)
 target_link_libraries(om_core PUBLIC m Threads::Threads)
 
+# ---- the device program ----------------------------------------------------------------
+# Links libc, libm, threads and libcurl; what it does not use of the core is dropped.
+if(OM_LIBS STREQUAL "all")
+  find_package(PkgConfig REQUIRED)
+  pkg_check_modules(OM_CURL REQUIRED IMPORTED_TARGET libcurl)
+  om_sources(agent_sources agent)
+  add_executable(octomil-agent ${CMAKE_SOURCE_DIR}/src/agent_main/agent_main.c ${agent_sources}
+    ${CMAKE_SOURCE_DIR}/src/net/http_client.c)
+  target_link_libraries(octomil-agent PRIVATE om_core PkgConfig::OM_CURL)
+  target_link_options(octomil-agent PRIVATE -Wl,--gc-sections -Wl,--as-needed)
+endif()
+
 if(OM_AGENT_ONLY)
+  install(TARGETS octomil-agent RUNTIME DESTINATION ${CMAKE_INSTALL_PREFIX}/bin)
   return()
 endif()
 

@@ -16,6 +16,9 @@ foreach(file ${test_files})
   if(upper)
     target_link_libraries(${name} PRIVATE om_program)
   endif()
+  if(file MATCHES "/e2e/" AND TARGET octomil)
+    add_dependencies(${name} octomil octomil-agent) # they start the programs
+  endif()
   target_compile_definitions(${name} PRIVATE OM_SOURCE_DIR="${CMAKE_SOURCE_DIR}"
     OM_BINARY_DIR="${CMAKE_BINARY_DIR}")
   set_target_properties(${name} PROPERTIES RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/test)

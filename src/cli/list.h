@@ -9,5 +9,7 @@
     X(merge)            \
     X(init)             \
     X(simulate)         \
+    X(server)           \
+    X(agent)            \
     X(reference)        \
     X(completion)

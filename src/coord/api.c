@@ -121,7 +121,10 @@ static void register_device(void *app, http_request *r)
         os_event_ring(c->bell);
     }
     if (st != OM_OK) {
-        refuse(c, r, st == OM_EREFUSED && why ? why : st == OM_EIO ? WIRE_NO_STORAGE : WIRE_BUSY,
+        refuse(c, r,
+               st == OM_EREFUSED && why ? why
+               : st == OM_EIO           ? WIRE_NO_STORAGE
+                                        : WIRE_BUSY,
                err.msg);
         return;
     }
@@ -173,7 +176,8 @@ void coord_checkin(coord *c, uint32_t device, wire_answer *out)
         fill_task(c, device, &out->task);
     } else if (a.answer == ROUND_GIVE_END) {
         out->work = WIRE_END;
-        snprintf(out->outcome, sizeof(out->outcome), "%s", round_phase_name(c->round.phase));
+        snprintf(out->outcome, sizeof(out->outcome), "%s",
+                 round_phase_name(c->round.phase));
     }
 }
 
@@ -263,8 +267,8 @@ static wire_reason judge(coord *c, uint32_t device, const wire_update *m)
     if (m->bytes == 0 || m->bytes > c->up_bound)
         return WIRE_WRONG_LENGTH;
     os_lock(c->lock);
-    wire_reason no = c->stopping ? WIRE_BUSY
-                                 : round_judge(&c->round, device, m->round, m->attempt);
+    wire_reason no =
+        c->stopping ? WIRE_BUSY : round_judge(&c->round, device, m->round, m->attempt);
     os_unlock(c->lock);
     return no;
 }
@@ -282,7 +286,8 @@ static bool admit(coord *c, http_request *r, const wire_update *m)
         return false;
     }
     if (no == WIRE_WRONG_LENGTH)
-        snprintf(details, sizeof(details), "%llu bytes; at most %zu fit this model and codec",
+        snprintf(details, sizeof(details),
+                 "%llu bytes; at most %zu fit this model and codec",
                  (unsigned long long)m->bytes, c->up_bound);
     if (no == WIRE_ABSURD_SAMPLES)
         snprintf(details, sizeof(details), "%llu; 1 to %llu are believed",
@@ -295,7 +300,9 @@ static void refuse_upload(coord *c, http_request *r, om_status st, wire_reason w
                           const om_err *err)
 {
     if (why == WIRE_OK)
-        why = st == OM_EIO ? WIRE_NO_STORAGE : st == OM_ENOTFOUND ? WIRE_NOT_FOUND : WIRE_BUSY;
+        why = st == OM_EIO         ? WIRE_NO_STORAGE
+              : st == OM_ENOTFOUND ? WIRE_NOT_FOUND
+                                   : WIRE_BUSY;
     refuse(c, r, why, err->msg);
 }
 
@@ -347,7 +354,8 @@ static bool fits(coord *c, http_request *r, const upload *u, uint64_t offset)
     bool here = offset == u->offset;
     if (here && http_length(r) <= u->head.bytes - offset)
         return true;
-    api_answer_result(r, here ? WIRE_WRONG_LENGTH : WIRE_WRONG_OFFSET, NULL, u, u->offset, c);
+    api_answer_result(r, here ? WIRE_WRONG_LENGTH : WIRE_WRONG_OFFSET, NULL, u, u->offset,
+                      c);
     return false;
 }
 
@@ -361,8 +369,9 @@ static bool begin_whole(void *app, http_request *r)
     wire_reason why;
     om_err err = {0};
     str head = http_header(r, "X-Octomil-Update");
-    om_status st = head.p ? wire_get_update(&m, head.p, head.n, &err)
-                          : fail(&err, OM_EFORMAT, "the header X-Octomil-Update is missing");
+    om_status st = head.p
+                       ? wire_get_update(&m, head.p, head.n, &err)
+                       : fail(&err, OM_EFORMAT, "the header X-Octomil-Update is missing");
     if (st != OM_OK) {
         refuse(c, r, reason_of_parse(st), err.msg);
         return false;
@@ -385,7 +394,8 @@ static bool begin_rest(void *app, http_request *r)
     uint32_t owner;
     wire_reason why;
     om_err err = {0};
-    om_status st = inbox_find(c->inbox, http_tail(r), http_caller(r), &u, &owner, &why, &err);
+    om_status st =
+        inbox_find(c->inbox, http_tail(r), http_caller(r), &u, &owner, &why, &err);
     if (st != OM_OK) {
         refuse_upload(c, r, st, why, &err);
         return false;
@@ -470,10 +480,11 @@ static void health(void *app, http_request *r)
 
 static void put_current(coord *c, json_out *o)
 {
-    static const char *const status[ROUND_PHASES] = {
-        [ROUND_WAITING] = "pending",    [ROUND_OPEN] = "active",
-        [ROUND_CLOSING] = "aggregating", [ROUND_FINISHED] = "completed",
-        [ROUND_ABANDONED] = "failed"};
+    static const char *const status[ROUND_PHASES] = {[ROUND_WAITING] = "pending",
+                                                     [ROUND_OPEN] = "active",
+                                                     [ROUND_CLOSING] = "aggregating",
+                                                     [ROUND_FINISHED] = "completed",
+                                                     [ROUND_ABANDONED] = "failed"};
     uint32_t registered = devices_count(c->devices);
     os_lock(c->lock);
     const round_state *s = &c->round;
@@ -548,22 +559,23 @@ const http_route api_routes[] = {
     {HTTP_GET, "/health", AUTH_NONE, 0, "is the coordinator up?", health, NULL, NULL, NULL},
     {HTTP_GET, "/api/v1/status", AUTH_BOOTSTRAP, 0, "the run, its round and its history",
      status, NULL, NULL, NULL},
-    {HTTP_GET, "/api/v1/training/rounds/current", AUTH_BOOTSTRAP, 0, "the round", current_round,
-     NULL, NULL, NULL},
+    {HTTP_GET, "/api/v1/training/rounds/current", AUTH_BOOTSTRAP, 0, "the round",
+     current_round, NULL, NULL, NULL},
     {HTTP_POST, "/api/v1/devices/register", AUTH_BOOTSTRAP, WIRE_MESSAGE_MAX,
      "a device's name for a token", register_device, NULL, NULL, NULL},
     {HTTP_PUT, "/api/v1/devices/*/heartbeat", AUTH_DEVICE, WIRE_MESSAGE_MAX, "I am alive",
      heartbeat, NULL, NULL, NULL},
     {HTTP_POST, "/api/v1/federation/checkin", AUTH_DEVICE, WIRE_MESSAGE_MAX,
      "is there work? ?wait_ms= to wait for it", check_in, NULL, NULL, NULL},
-    {HTTP_GET, "/api/v1/blobs/*", AUTH_DEVICE, 0, "the model of the open round", get_blob, NULL,
-     NULL, NULL},
+    {HTTP_GET, "/api/v1/blobs/*", AUTH_DEVICE, 0, "the model of the open round", get_blob,
+     NULL, NULL, NULL},
     {HTTP_POST, "/api/v1/federation/updates/initiate", AUTH_DEVICE, WIRE_MESSAGE_MAX,
      "announce an update; where does it go on?", initiate, NULL, NULL, NULL},
     {HTTP_PUT, "/api/v1/federation/updates", AUTH_DEVICE, WIRE_PAYLOAD_MAX,
      "a whole update, its head in X-Octomil-Update", finish_upload, begin_whole, take_bytes,
      end_upload},
     {HTTP_PUT, "/api/v1/federation/updates/*", AUTH_DEVICE, WIRE_PAYLOAD_MAX,
-     "the rest of an update, from ?offset=", finish_upload, begin_rest, take_bytes, end_upload},
+     "the rest of an update, from ?offset=", finish_upload, begin_rest, take_bytes,
+     end_upload},
     {HTTP_GET, NULL, 0, 0, NULL, NULL, NULL, NULL, NULL},
 };

@@ -81,10 +81,14 @@ static wire_reason reason_of(om_status st)
     switch (st) {
     case OM_EFORMAT:
     case OM_EARG:
-    case OM_ELIMIT: return WIRE_BAD_UPDATE;
-    case OM_EIO: return WIRE_NO_STORAGE;
-    case OM_ENOMEM: return WIRE_BUSY;
-    default: return WIRE_INTERNAL;
+    case OM_ELIMIT:
+        return WIRE_BAD_UPDATE;
+    case OM_EIO:
+        return WIRE_NO_STORAGE;
+    case OM_ENOMEM:
+        return WIRE_BUSY;
+    default:
+        return WIRE_INTERNAL;
     }
 }
 
@@ -94,8 +98,8 @@ static om_status check_update(coord *c, upload *u, om_err *err)
     os_map m;
     c->fold.env.round = u->head.round;
     TRY(inbox_map(c->inbox, u, &m, err));
-    om_status st = c->recipe.algo->server_check(&c->fold.env, u->device, u->head.samples, m.p,
-                                                m.n, (float *)(void *)c->zeros.p, err);
+    om_status st = c->recipe.algo->server_check(&c->fold.env, u->device, u->head.samples,
+                                                m.p, m.n, (float *)(void *)c->zeros.p, err);
     inbox_unmap(u, &m);
     return st == OM_OK ? inbox_sync(c->inbox, u, err) : st;
 }
@@ -155,7 +159,9 @@ static void accept_batch(coord *c, upload **list, size_t n)
     if (st != OM_OK)
         say(c, LOG_ERROR, "updates could not be stored", &err);
     for (size_t i = 0; i < n_good; i++) {
-        good[i]->verdict = st == OM_OK ? WIRE_OK : st == OM_EIO ? WIRE_NO_STORAGE : WIRE_BUSY;
+        good[i]->verdict = st == OM_OK    ? WIRE_OK
+                           : st == OM_EIO ? WIRE_NO_STORAGE
+                                          : WIRE_BUSY;
         settle(c, good[i], &err);
     }
 }
@@ -278,8 +284,10 @@ static om_status tick(coord *c, om_err *err)
         uint32_t attempt = s->attempt;
         st = durable_event(c, (round_event){.kind = EV_TICK}, err);
         if (c->round.attempt != attempt)
-            log_to(&c->cfg.log, LOG_WARN, "round %u: %u of %u updates at the deadline; attempt "
-                   "%u", (unsigned)s->round, (unsigned)s->accepted,
+            log_to(&c->cfg.log, LOG_WARN,
+                   "round %u: %u of %u updates at the deadline; attempt "
+                   "%u",
+                   (unsigned)s->round, (unsigned)s->accepted,
                    (unsigned)s->plan.min_accepted, (unsigned)s->attempt + 1);
     }
     os_unlock(c->lock);
@@ -341,7 +349,8 @@ om_status coord_run(coord *c, uint64_t linger_ms, om_err *err)
     while (st == OM_OK) {
         uint64_t now = os_now_ns() / 1000000;
         if (c->cfg.cancel && c->cfg.cancel->requested) {
-            st = fail(err, OM_ECANCEL, "coord: stopped; the run goes on when started again");
+            st =
+                fail(err, OM_ECANCEL, "coord: stopped; the run goes on when started again");
             break;
         }
         if (is_over(c) && !over_ms)
@@ -362,9 +371,10 @@ om_status coord_run(coord *c, uint64_t linger_ms, om_err *err)
     }
     stop_serving(c);
     if (st == OM_OK && c->round.phase == ROUND_ABANDONED)
-        st = fail(err, OM_EREFUSED, "coord: round %u got too few updates in %u attempts; the "
-                  "run is abandoned", (unsigned)c->round.round,
-                  (unsigned)c->round.plan.max_attempts);
+        st = fail(err, OM_EREFUSED,
+                  "coord: round %u got too few updates in %u attempts; the "
+                  "run is abandoned",
+                  (unsigned)c->round.round, (unsigned)c->round.plan.max_attempts);
     return st;
 }
 
@@ -474,7 +484,8 @@ static om_status new_run(coord *c, str config, store_run *out, om_err *err)
         st = snapshot_of(&c->round, &snapshot, err);
     if (st == OM_OK)
         st = store_run_create(c->store, c->cfg.run, config,
-                              (str){(const char *)snapshot.data, snapshot.len}, &v0, out, err);
+                              (str){(const char *)snapshot.data, snapshot.len}, &v0, out,
+                              err);
     buf_free(&snapshot);
     return st;
 }
@@ -512,9 +523,12 @@ static om_status open_run(coord *c, om_err *err)
     str text = {(const char *)config.data, config.len};
     if (st == OM_ENOTFOUND)
         st = new_run(c, text, &run, err);
-    else if (st == OM_OK && !str_eq(text, (str){(const char *)run.config.data, run.config.len}))
-        st = fail(err, OM_EARG, "coord: run '%s' in '%s' was started with another "
-                  "configuration; use it, or another run name", c->cfg.run, c->cfg.dir);
+    else if (st == OM_OK &&
+             !str_eq(text, (str){(const char *)run.config.data, run.config.len}))
+        st = fail(err, OM_EARG,
+                  "coord: run '%s' in '%s' was started with another "
+                  "configuration; use it, or another run name",
+                  c->cfg.run, c->cfg.dir);
     if (st == OM_OK)
         st = resume(c, &run, err);
     store_run_clear(&run);
@@ -567,7 +581,8 @@ void coord_close(coord *c)
     mem_free(c);
 }
 
-om_status coord_listen(coord *c, const char *host, uint16_t port, uint16_t *got, om_err *err)
+om_status coord_listen(coord *c, const char *host, uint16_t port, uint16_t *got,
+                       om_err *err)
 {
     http_config h = {.host = host,
                      .port = port,

@@ -12,19 +12,19 @@
 #include "proto/round.h"
 
 typedef struct {
-    const char *dir;        /* everything durable lives here */
-    const char *run;        /* its name */
-    const char *bootstrap;  /* token a device needs to register; NULL: any device may */
+    const char *dir;       /* everything durable lives here */
+    const char *run;       /* its name */
+    const char *bootstrap; /* token a device needs to register; NULL: any device may */
     round_plan plan;
     const char *algorithm, *algorithm_params, *codec, *codec_params; /* "", not NULL */
-    const char *kind, *task;           /* handed to the devices as they are */
+    const char *kind, *task; /* handed to the devices as they are */
     size_t dim;
     /* x0 (dim) of a new run; not called when the run goes on. */
     om_status (*start)(void *ctx, float *x0, om_err *err);
     void *start_ctx;
     const char *const *names; /* devices by name, in client order; NULL: any */
     size_t n_names;
-    uint32_t keep_versions;   /* newest model versions kept; 0: all */
+    uint32_t keep_versions; /* newest model versions kept; 0: all */
     const kern *k;
     log_sink log;
     /* After each commit, on the worker: e.g. a progress line. May be NULL. */
@@ -41,7 +41,8 @@ om_status coord_open(const coord_config *c, coord **out, om_err *err);
 void coord_close(coord *c);
 
 /* Start to listen; 0 takes any port, *port tells which. */
-om_status coord_listen(coord *c, const char *host, uint16_t port, uint16_t *got, om_err *err);
+om_status coord_listen(coord *c, const char *host, uint16_t port, uint16_t *got,
+                       om_err *err);
 /* Work until the run is over, and then `linger_ms` more so that devices hear of it.
  * OM_ECANCEL when asked to stop: everything accepted stays; OM_EREFUSED when the run was
  * abandoned. */

@@ -48,8 +48,8 @@ static om_status load(void *ctx, const store_device *from)
     return OM_OK;
 }
 
-om_status devices_open(store *s, uint32_t n_clients, const char *const *names, size_t n_names,
-                       devices **out, om_err *err)
+om_status devices_open(store *s, uint32_t n_clients, const char *const *names,
+                       size_t n_names, devices **out, om_err *err)
 {
     *out = NULL;
     if (n_names > n_clients)
@@ -69,13 +69,14 @@ om_status devices_open(store *s, uint32_t n_clients, const char *const *names, s
     if (st == OM_OK)
         st = store_devices(s, load, d, err);
     if (st == OM_EEXIST)
-        fail(err, st, "coord: the devices registered here have other names or another order; "
+        fail(err, st,
+             "coord: the devices registered here have other names or another order; "
              "use a new folder");
     if (st != OM_OK) {
         devices_close(d);
-        return st == OM_ENOMEM ? fail(err, st, "coord: no memory for %u devices",
-                                      (unsigned)n_clients)
-                               : st;
+        return st == OM_ENOMEM
+                   ? fail(err, st, "coord: no memory for %u devices", (unsigned)n_clients)
+                   : st;
     }
     *out = d;
     return OM_OK;
@@ -131,7 +132,8 @@ static row *place_for(devices *d, str name)
     return d->fixed_names ? NULL : free_row;
 }
 
-static om_status make_token(uint32_t index, char out[WIRE_TOKEN], uint8_t hash[32], om_err *err)
+static om_status make_token(uint32_t index, char out[WIRE_TOKEN], uint8_t hash[32],
+                            om_err *err)
 {
     uint8_t secret[32];
     char hex[65];

@@ -14,8 +14,8 @@
 typedef struct devices devices;
 
 /* names: when n_names > 0 only these may register, and their place is their index. */
-om_status devices_open(store *s, uint32_t n_clients, const char *const *names, size_t n_names,
-                       devices **out, om_err *err);
+om_status devices_open(store *s, uint32_t n_clients, const char *const *names,
+                       size_t n_names, devices **out, om_err *err);
 void devices_close(devices *d);
 
 uint32_t devices_count(devices *d);

@@ -3,7 +3,8 @@
 
 #include <math.h>
 
-static om_status temp_path(const folder *f, const char *name, char out[BLOB_PATH], om_err *err)
+static om_status temp_path(const folder *f, const char *name, char out[BLOB_PATH],
+                           om_err *err)
 {
     om_status st = os_join(out, BLOB_PATH, f->work, name);
     return st == OM_OK ? st : fail(err, st, "coord: path too long");
@@ -33,7 +34,8 @@ static om_status put_down(folder *f, uint32_t round, store_version *v, om_err *e
     return st;
 }
 
-static om_status hash_file(const os_state *s, const char *path, uint8_t sha[32], om_err *err)
+static om_status hash_file(const os_state *s, const char *path, uint8_t sha[32],
+                           om_err *err)
 {
     uint8_t piece[16384]; /* read, not mapped: hashing must not make the state resident */
     sha256_ctx h;
@@ -90,7 +92,8 @@ typedef struct {
     double loss_sum, loss_weight;
 } folding;
 
-static om_status recv_bytes(folding *g, const store_update *u, const uint8_t *p, om_err *err)
+static om_status recv_bytes(folding *g, const store_update *u, const uint8_t *p,
+                            om_err *err)
 {
     om_status st = g->f->algo->server_recv(&g->f->env, g->server, u->device, u->samples, p,
                                            (size_t)u->bytes, g->scratch, err);
@@ -103,10 +106,11 @@ static om_status recv_file(folding *g, const store_update *u, om_err *err)
     os_map m;
     inbox_name(g->run, g->round, u->device, u->sha, name);
     TRY(inbox_map_file(g->f->inbox, name, &m, err));
-    om_status st = m.n == u->bytes
-                       ? recv_bytes(g, u, m.p, err)
-                       : fail(err, OM_EFORMAT, "coord: the accepted update '%s' has %zu bytes, "
-                              "expected %llu", name, m.n, (unsigned long long)u->bytes);
+    om_status st = m.n == u->bytes ? recv_bytes(g, u, m.p, err)
+                                   : fail(err, OM_EFORMAT,
+                                          "coord: the accepted update '%s' has %zu bytes, "
+                                          "expected %llu",
+                                          name, m.n, (unsigned long long)u->bytes);
     os_map_close(&m);
     return st;
 }
@@ -125,8 +129,8 @@ static om_status recv_update(void *ctx, const store_update *u, om_err *err)
     return OM_OK;
 }
 
-static om_status copy_base(folder *f, const store_version *base, const char *path, os_state *s,
-                           om_err *err)
+static om_status copy_base(folder *f, const store_version *base, const char *path,
+                           os_state *s, om_err *err)
 {
     uint8_t piece[16384];
     char from[BLOB_PATH];
@@ -136,9 +140,10 @@ static om_status copy_base(folder *f, const store_version *base, const char *pat
     TRY(os_open_rw(from, &fd, &size, err));
     om_status st = size == f->algo->server_bytes(&f->env)
                        ? os_state_create(path, size, s, err)
-                       : fail(err, OM_EFORMAT, "coord: the server state has %llu bytes, expected "
-                              "%zu; was the configuration changed?", (unsigned long long)size,
-                              f->algo->server_bytes(&f->env));
+                       : fail(err, OM_EFORMAT,
+                              "coord: the server state has %llu bytes, expected "
+                              "%zu; was the configuration changed?",
+                              (unsigned long long)size, f->algo->server_bytes(&f->env));
     if (st != OM_OK) {
         os_close(fd);
         return st;
@@ -213,9 +218,10 @@ om_status fold_model(const folder *f, const store_version *v, float *x, om_err *
 {
     os_map m;
     TRY(blobs_map(f->blobs, v->state_sha, &m, err));
-    om_status st = m.n == f->algo->server_bytes(&f->env)
-                       ? OM_OK
-                       : fail(err, OM_EFORMAT, "coord: the server state has %zu bytes", m.n);
+    om_status st =
+        m.n == f->algo->server_bytes(&f->env)
+            ? OM_OK
+            : fail(err, OM_EFORMAT, "coord: the server state has %zu bytes", m.n);
     if (st == OM_OK)
         memcpy(x, f->algo->model(&f->env, m.p), f->env.dim * sizeof(float));
     os_map_close(&m);

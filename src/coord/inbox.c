@@ -206,9 +206,10 @@ om_status inbox_find(inbox *b, str name, uint32_t device, upload **out, uint32_t
     *why = WIRE_OK;
     os_lock(b->lock);
     upload *u = find(b, name);
-    om_status st = u && u->device == device
-                       ? enter(b, u, true, owner, why, err)
-                       : fail(err, OM_ENOTFOUND, "there is no upload of that name; initiate it");
+    om_status st =
+        u && u->device == device
+            ? enter(b, u, true, owner, why, err)
+            : fail(err, OM_ENOTFOUND, "there is no upload of that name; initiate it");
     os_unlock(b->lock);
     *out = st == OM_OK ? u : NULL;
     return st;

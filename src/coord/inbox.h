@@ -21,18 +21,18 @@ enum { INBOX_SMALL = 12 * 1024, INBOX_NAME = 80 };
 typedef struct inbox inbox;
 
 typedef struct upload {
-    struct upload *next;    /* in the inbox's table */
-    struct upload *queued;  /* in the coordinator's queue */
+    struct upload *next;   /* in the inbox's table */
+    struct upload *queued; /* in the coordinator's queue */
     char name[INBOX_NAME];
     wire_update head;
     uint32_t device, owner, users;
-    uint64_t offset;        /* bytes arrived */
+    uint64_t offset; /* bytes arrived */
     sha256_ctx sha;
-    int fd;                 /* -1: small, or nobody is connected */
-    uint8_t *small;         /* (head.bytes), or NULL */
+    int fd;         /* -1: small, or nobody is connected */
+    uint8_t *small; /* (head.bytes), or NULL */
     bool writing, queued_for_commit, gone;
-    void *request;          /* the connection to answer; the coordinator's */
-    wire_reason verdict;    /* the coordinator's */
+    void *request;       /* the connection to answer; the coordinator's */
+    wire_reason verdict; /* the coordinator's */
 } upload;
 
 om_status inbox_open(const char *dir, inbox **out, om_err *err);
@@ -54,8 +54,8 @@ om_status inbox_append(inbox *b, upload *u, uint32_t owner, const void *p, size_
 /* All bytes are there: is it what was announced?  If not it starts again at 0. Marks it
  * as queued: nobody can enter it until inbox_drop or inbox_return. */
 om_status inbox_seal(inbox *b, upload *u, uint32_t owner, wire_reason *why, om_err *err);
-om_status inbox_sync(inbox *b, upload *u, om_err *err);        /* its bytes, durably  */
-om_status inbox_sync_folder(inbox *b, om_err *err);            /* and their names     */
+om_status inbox_sync(inbox *b, upload *u, om_err *err); /* its bytes, durably  */
+om_status inbox_sync_folder(inbox *b, om_err *err);     /* and their names     */
 /* The sealed bytes, mapped or in memory; inbox_unmap when done. */
 om_status inbox_map(inbox *b, const upload *u, os_map *out, om_err *err);
 void inbox_unmap(const upload *u, os_map *m);

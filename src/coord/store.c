@@ -62,7 +62,7 @@ static const char *const migrations[] = {
     X(ACCEPT, "INSERT INTO updates VALUES (?,?,?,?,?,?,?,?,?)")                            \
     X(ACCEPTED, "SELECT sha FROM updates WHERE run=? AND round=? AND device=?")            \
     X(UPDATES, "SELECT device, attempt, sha, bytes, samples, loss, payload FROM updates"   \
-               " WHERE run=? AND round=? AND device>=? ORDER BY device LIMIT 1")                                 \
+               " WHERE run=? AND round=? AND device>=? ORDER BY device LIMIT 1")           \
     X(PAYLOAD_DROP, "UPDATE updates SET payload=NULL WHERE run=? AND round=?"              \
                     " AND payload IS NOT NULL")                                            \
     X(REF, "INSERT INTO blobs VALUES (?,?,1) ON CONFLICT (sha) DO UPDATE SET refs=refs+1") \

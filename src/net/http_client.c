@@ -203,10 +203,10 @@ static om_status perform(http_client *h, transfer *t, unsigned *status)
         return fail(t->err, OM_ECANCEL, "http: cancelled");
     if (rc == CURLE_OUT_OF_MEMORY)
         return fail(t->err, OM_ENOMEM, "http: no memory");
-    return rc == CURLE_OK ? OM_OK
-                          : fail(t->err, OM_ENET, "http: %s %s%.80s: %s", t->call->method,
-                                 h->url, t->call->path,
-                                 text[0] ? text : curl_easy_strerror(rc));
+    return rc == CURLE_OK
+               ? OM_OK
+               : fail(t->err, OM_ENET, "http: %s %s%.80s: %s", t->call->method, h->url,
+                      t->call->path, text[0] ? text : curl_easy_strerror(rc));
 }
 
 om_status http_do(http_client *h, const http_call *k, unsigned *status, buf *answer,

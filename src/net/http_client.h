@@ -12,10 +12,10 @@
 typedef struct http_client http_client;
 
 typedef struct {
-    const char *url;          /* "http://127.0.0.1:8000", no path */
-    const char *ca_file;      /* trusted certificates; NULL: the system's */
+    const char *url;               /* "http://127.0.0.1:8000", no path */
+    const char *ca_file;           /* trusted certificates; NULL: the system's */
     uint32_t connect_ms, stall_ms; /* 0: 10 s to connect, 30 s without a byte */
-    const om_cancel *cancel;  /* may be NULL */
+    const om_cancel *cancel;       /* may be NULL */
 } http_client_config;
 
 om_status http_client_open(const http_client_config *c, http_client **out, om_err *err);
@@ -29,8 +29,8 @@ typedef struct {
     const char *type;          /* Content-Type of the body, or NULL */
     const void *body;
     uint64_t body_n;
-    uint64_t range_from;       /* > 0: ask for bytes from here on */
-    uint32_t wait_ms;          /* the server may hold the answer this long */
+    uint64_t range_from; /* > 0: ask for bytes from here on */
+    uint32_t wait_ms;    /* the server may hold the answer this long */
     /* Pieces of an answer of status 200 or 206; NULL: collected into `answer`. Non-OK
      * ends the transfer with that status. */
     om_status (*sink)(void *ctx, unsigned status, const void *p, size_t n, om_err *err);

@@ -48,7 +48,10 @@ static const char *const method_names[HTTP_METHODS] = {
 
 const http_route *http_route_of(const http_request *r) { return r->route; }
 str http_tail(const http_request *r) { return r->tail; }
-str http_body(const http_request *r) { return (str){(const char *)r->body.data, r->body.len}; }
+str http_body(const http_request *r)
+{
+    return (str){(const char *)r->body.data, r->body.len};
+}
 uint64_t http_length(const http_request *r) { return r->length; }
 bool http_whole(const http_request *r) { return r->whole; }
 void http_keep(http_request *r, void *p) { r->kept = p; }
@@ -138,8 +141,8 @@ static bool parse_range(str value, uint64_t n, uint64_t *from, uint64_t *len)
     return true;
 }
 
-static void describe_file(struct MHD_Response *p, const char *tag, uint64_t from, uint64_t len,
-                          uint64_t n, bool part)
+static void describe_file(struct MHD_Response *p, const char *tag, uint64_t from,
+                          uint64_t len, uint64_t n, bool part)
 {
     char text[80];
     MHD_add_response_header(p, "Content-Type", "application/octet-stream");
@@ -299,9 +302,9 @@ static http_request *new_request(http_server *s, struct MHD_Connection *connecti
     return r;
 }
 
-static enum MHD_Result on_access(void *cls, struct MHD_Connection *connection, const char *url,
-                                 const char *method, const char *version, const char *data,
-                                 size_t *size, void **slot)
+static enum MHD_Result on_access(void *cls, struct MHD_Connection *connection,
+                                 const char *url, const char *method, const char *version,
+                                 const char *data, size_t *size, void **slot)
 {
     http_request *r = *slot;
     (void)version;
@@ -375,9 +378,10 @@ static om_status start(http_server *s, om_err *err)
         MHD_OPTION_END);
     freeaddrinfo(at);
     if (!s->daemon)
-        return fail(err, OM_EIO, "http: cannot listen on %s:%u; is the port taken?", s->c.host,
-                    (unsigned)s->c.port);
-    const union MHD_DaemonInfo *info = MHD_get_daemon_info(s->daemon, MHD_DAEMON_INFO_BIND_PORT);
+        return fail(err, OM_EIO, "http: cannot listen on %s:%u; is the port taken?",
+                    s->c.host, (unsigned)s->c.port);
+    const union MHD_DaemonInfo *info =
+        MHD_get_daemon_info(s->daemon, MHD_DAEMON_INFO_BIND_PORT);
     s->port = info ? info->port : s->c.port;
     return OM_OK;
 }

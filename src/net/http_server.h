@@ -20,9 +20,9 @@ typedef enum { HTTP_GET, HTTP_POST, HTTP_PUT, HTTP_DELETE, HTTP_METHODS } http_m
 
 typedef struct {
     http_method method;
-    const char *path;   /* one "*" may stand for one or more characters without '/' */
-    int auth;           /* handed to the server's authorise()                     */
-    uint64_t body_max;  /* bytes; 0: no body                                      */
+    const char *path;  /* one "*" may stand for one or more characters without '/' */
+    int auth;          /* handed to the server's authorise()                     */
+    uint64_t body_max; /* bytes; 0: no body                                      */
     const char *summary;
     /* After the whole body.  Must answer or hold. */
     void (*handle)(void *app, http_request *r);
@@ -58,15 +58,15 @@ void http_server_close(http_server *s);
 /* ---- a request ---------------------------------------------------------------------- */
 
 const http_route *http_route_of(const http_request *r);
-str http_tail(const http_request *r);                       /* what "*" matched   */
-str http_query(const http_request *r, const char *name);    /* p NULL when absent */
-str http_header(const http_request *r, const char *name);   /* p NULL when absent */
-str http_body(const http_request *r);                       /* not streamed: all of it */
-uint64_t http_length(const http_request *r);                /* Content-Length, or 0 */
-bool http_whole(const http_request *r);                     /* the body came to its end */
-void http_keep(http_request *r, void *p);                   /* handler's own */
+str http_tail(const http_request *r);                     /* what "*" matched   */
+str http_query(const http_request *r, const char *name);  /* p NULL when absent */
+str http_header(const http_request *r, const char *name); /* p NULL when absent */
+str http_body(const http_request *r);                     /* not streamed: all of it */
+uint64_t http_length(const http_request *r);              /* Content-Length, or 0 */
+bool http_whole(const http_request *r);                   /* the body came to its end */
+void http_keep(http_request *r, void *p);                 /* handler's own */
 void *http_kept(const http_request *r);
-void http_set_caller(http_request *r, uint32_t id);         /* by authorise() */
+void http_set_caller(http_request *r, uint32_t id); /* by authorise() */
 uint32_t http_caller(const http_request *r);
 
 /* ---- answers: exactly one per request ----------------------------------------------- */

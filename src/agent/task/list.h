@@ -1,0 +1,4 @@
+/* list.h - every kind of task a device knows. */
+#define TASK_LIST(X)                                                                       \
+    X(quadratic)                                                                           \
+    X(logistic)

@@ -1,0 +1,127 @@
+/* train.c - a round's work: model in, update out.
+ *
+ * Everything the result depends on comes from the task (seed, round, client, recipe),
+ * the model and the client's state: computed again after a crash it is the same. */
+#include "agent/inner.h"
+
+#include <math.h>
+
+void train_close(agent *a)
+{
+    if (a->work)
+        a->kind->close(a->work);
+    a->work = NULL;
+}
+
+/* The problem stays open between rounds. */
+static om_status open_work(agent *a, const wire_task *t, om_err *err)
+{
+    const wire_task *w = &a->work_is;
+    bool same = a->work && strcmp(w->kind, t->kind) == 0 && strcmp(w->task, t->task) == 0 &&
+                w->client == t->client && w->seed == t->seed && w->dim == t->dim;
+    if (same)
+        return OM_OK;
+    json_doc spec;
+    train_close(a);
+    TRY(task_need(str_of(t->kind), &a->kind, err));
+    TRY(json_parse(t->task, strlen(t->task), 1000, &spec, err));
+    task_env e = {.spec = spec.root,
+                  .client = t->client,
+                  .n_clients = t->n_clients,
+                  .seed = t->seed,
+                  .dim = (size_t)t->dim,
+                  .data = a->cfg.data,
+                  .model = a->cfg.model,
+                  .k = a->cfg.k,
+                  .pool = a->cfg.pool,
+                  .cancel = a->cfg.cancel};
+    om_status st = a->kind->open(&e, &a->work, err);
+    json_close(&spec);
+    a->work_is = *t;
+    return st;
+}
+
+typedef struct {
+    fl_recipe recipe;
+    fl_env env;
+    void *state, *scratch;
+    size_t state_n, scratch_n;
+    buf up;
+    double loss;
+} step;
+
+static void close_step(step *s)
+{
+    mem_free(s->state);
+    mem_free(s->scratch);
+    buf_free(&s->up);
+}
+
+static om_status open_step(const wire_task *t, const kern *k, step *s, om_err *err)
+{
+    *s = (step){.loss = (double)NAN};
+    TRY(fl_recipe_of(str_of(t->algorithm), str_of(t->algorithm_params), str_of(t->codec),
+                     str_of(t->codec_params), &s->recipe, err));
+    s->env = (fl_env){.dim = (size_t)t->dim,
+                      .n_clients = t->n_clients,
+                      .cohort = t->cohort,
+                      .round = t->round,
+                      .seed = t->seed,
+                      .p = s->recipe.p,
+                      .up = s->recipe.up,
+                      .up_p = s->recipe.up_p,
+                      .k = k};
+    const fl_algo *algo = s->recipe.algo;
+    s->state_n = algo->client_bytes(&s->env);
+    s->scratch_n = algo->scratch_bytes(&s->env);
+    s->state = mem_alloc(s->state_n);
+    s->scratch = mem_alloc(s->scratch_n);
+    s->up = buf_growing(algo->up_bound(&s->env) + 1);
+    if (s->state && s->scratch)
+        return OM_OK;
+    close_step(s);
+    return fail(err, OM_ENOMEM, "agent: no memory for a model of %llu numbers",
+                (unsigned long long)t->dim);
+}
+
+static om_status compute(agent *a, const wire_task *t, const os_map *down, step *s,
+                         wire_update *head, om_err *err)
+{
+    fl_oracle f = {0};
+    TRY(keep_load_state(a, t->run, s->state, s->state_n, err));
+    a->kind->oracle(a->work, &f);
+    if (f.dim != t->dim)
+        return fail(err, OM_EFORMAT, "agent: the task has %zu numbers, the model %llu",
+                    f.dim, (unsigned long long)t->dim);
+    TRY(s->recipe.algo->client_step(&s->env, t->client, s->state, &f, down->p, down->n,
+                                    &s->up, &s->loss, arena_of(s->scratch, s->scratch_n),
+                                    err));
+    *head = (wire_update){.round = t->round,
+                          .attempt = t->attempt,
+                          .bytes = s->up.len,
+                          .samples = f.n_samples,
+                          .loss = s->loss};
+    memcpy(head->run, t->run, sizeof(head->run));
+    sha256(s->up.data, s->up.len, head->sha);
+    return OM_OK;
+}
+
+om_status train_round(agent *a, const wire_task *t, const char *model_path, om_err *err)
+{
+    os_map down;
+    step s;
+    wire_update head;
+    TRY(open_work(a, t, err));
+    TRY(open_step(t, a->cfg.k, &s, err));
+    om_status st = os_map_open(model_path, &down, err);
+    if (st != OM_OK) {
+        close_step(&s);
+        return st;
+    }
+    st = compute(a, t, &down, &s, &head, err);
+    os_map_close(&down);
+    if (st == OM_OK)
+        st = keep_pending(a, &head, s.state, s.state_n, s.up.data, err);
+    close_step(&s);
+    return st;
+}
