@@ -156,14 +156,14 @@ void cli_progress(void *ctx, const char *what, const char *unit, uint64_t done,
     if (c->quiet)
         return;
     if (m->start_ns == 0 || done < m->last_done)
-        *m = (meter){.start_ns = now, .first_done = done};
+        *m = (meter){.start_ns = now, .shown_ns = c->tty ? 0 : now};
     m->last_done = done;
     uint64_t pause = c->tty ? 100000000u : 5000000000u;
-    if (done != total && m->shown_ns && now - m->shown_ns < pause)
+    if (m->shown_ns && now - m->shown_ns < pause && (done != total || !c->tty))
         return;
     m->shown_ns = now;
     double seconds = (double)(now - m->start_ns) * 1e-9;
-    double rate = seconds > 0 ? (double)(done - m->first_done) / seconds : 0;
+    double rate = seconds > 0 ? (double)done / seconds : 0;
     char eta[24] = "?", blocks[21] = "";
     if (rate > 0 && total >= done)
         cli_duration(eta, (double)(total - done) / rate);

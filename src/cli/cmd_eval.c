@@ -2,10 +2,12 @@
 #include "cli/cli.h"
 
 #include "llm/perplexity.h"
+#include "octomil/train.h"
 
 typedef struct {
     cli *c;
     llm_model *m;
+    om_adapter *adapter;
     os_map text;
     int32_t *ids;
     size_t n;
@@ -22,6 +24,8 @@ static om_status score(job *j, perplexity_report *r, om_err *err)
         return fail(err, OM_EARG, "--text FILE is needed: the text to predict");
     TRY(os_map_open(cli_str(c, "text"), &j->text, err));
     TRY(llm_open_with(c->operand[0], cli_str(c, "tokenizer"), &j->m, err));
+    if (cli_given(c, "adapter"))
+        TRY(om_adapter_open(j->m, cli_str(c, "adapter"), &j->adapter, err));
     str text = {(const char *)j->text.p, j->text.n};
     TRY(llm_tokenize(j->m, text, &j->ids, &j->n, err));
     if (j->most && j->n > j->most)
@@ -66,6 +70,7 @@ static om_status run(cli *c, om_err *err)
     cli_progress_end(c);
     if (s == OM_OK)
         answer(&j, &r);
+    om_adapter_close(j.adapter);
     llm_close(j.m);
     mem_free(j.ids);
     os_map_close(&j.text);
@@ -77,6 +82,7 @@ static const cli_option options[] = {
     {"context", 'c', "N", "0", "tokens seen at once; 0: the model's, at most 512", false},
     {"stride", 0, "N", "0", "new tokens per window; 0: half the context", false},
     {"max-tokens", 'n', "N", "0", "only the first N tokens; 0: all", false},
+    {"adapter", 'a', "PATH", NULL, "a LoRA adapter to use: PEFT folder or GGUF file", false},
     {"tokenizer", 0, "FILE", NULL, "tokenizer of a model that has none", false},
     {0},
 };

@@ -7,6 +7,7 @@
 #include "cli/cli.h"
 
 #include "octomil/run.h"
+#include "octomil/train.h"
 
 #include <stdio.h>
 #include <unistd.h>
@@ -17,6 +18,7 @@ typedef struct {
     cli *c;
     om_model *m;
     om_session *s;
+    om_adapter *adapter;
     om_generate_opts how;
     buf answer; /* the text of the last generation */
 } runner;
@@ -54,6 +56,8 @@ static om_status open_all(runner *r, om_err *err)
     TRY(cli_u64(c, "context", 0, 1u << 24, &context, err));
     TRY(read_sampling(c, &r->how, err));
     TRY(om_model_open(c->operand[0], &mo, &r->m, err));
+    if (cli_given(c, "adapter"))
+        TRY(om_adapter_open(r->m, cli_str(c, "adapter"), &r->adapter, err));
     om_session_opts so = {.context = (uint32_t)context, .cancel = c->cancel,
                           .threads = (uint32_t)pool_threads(c->pool),
                           .cache_f32 = cli_flag(c, "cache-f32")};
@@ -306,6 +310,7 @@ static om_status run(cli *c, om_err *err)
     if (s == OM_OK)
         s = talk(&r, err);
     om_session_close(r.s);
+    om_adapter_close(r.adapter);
     om_model_close(r.m);
     buf_free(&r.answer);
     return s;
@@ -325,6 +330,7 @@ static const cli_option options[] = {
     {"ignore-end", 0, NULL, NULL, "go on after the end of the text", false},
     {"context", 'c', "N", "0", "tokens to hold; 0: the model's, at most 4096", false},
     {"cache-f32", 0, NULL, NULL, "keep the cache in 32-bit floats", false},
+    {"adapter", 'a', "PATH", NULL, "a LoRA adapter to use: PEFT folder or GGUF file", false},
     {"tokenizer", 0, "FILE", NULL, "tokenizer of a model that has none", false},
     {0},
 };

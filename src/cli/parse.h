@@ -13,7 +13,7 @@ typedef struct {
 } parsed_option;
 
 typedef struct {
-    uint64_t start_ns, shown_ns, first_done, last_done;
+    uint64_t start_ns, shown_ns, last_done;
     bool open;
 } meter;
 
