@@ -19,17 +19,24 @@ static float float_of(uint32_t u)
     return f;
 }
 
-float f16_to_f32(uint16_t h)
+static inline uint32_t pick(bool first, uint32_t a, uint32_t b)
+{
+    uint32_t mask = 0u - (uint32_t)first;
+    return (a & mask) | (b & ~mask);
+}
+
+/* Normal numbers, subnormals, infinity and NaN (made quiet, as the hardware does) are all
+ * computed and one is picked: no branch, so loops over this become vectors. */
+static inline float half_value(uint16_t h)
 {
     uint32_t sign = (uint32_t)(h & 0x8000) << 16, mag = h & 0x7fff;
-    if (mag >= 0x7c00) /* infinity, NaN (made quiet, as the hardware does) */
-        return float_of(sign | 0x7f800000 | (mag & 0x3ff) << 13 |
-                        (mag > 0x7c00 ? 0x400000u : 0));
-    if (mag >= 0x400)
-        return float_of(sign | ((mag << 13) + (112u << 23)));
-    float f = (float)mag * 0x1p-24f; /* subnormal or zero: exact */
-    return float_of(sign | bits_of(f));
+    uint32_t normal = (mag << 13) + (112u << 23);
+    uint32_t small = bits_of((float)(int32_t)mag * 0x1p-24f); /* exact */
+    uint32_t special = 0x7f800000 | mag << 13 | pick(mag > 0x7c00, 0x400000, 0);
+    return float_of(sign | pick(mag >= 0x7c00, special, pick(mag < 0x400, small, normal)));
 }
+
+float f16_to_f32(uint16_t h) { return half_value(h); }
 
 uint16_t f32_to_f16(float f)
 {
@@ -67,7 +74,7 @@ static uint16_t u16_at(const void *src, size_t i) /* the file may be unaligned *
 static void unpack_f16(const void *src, float *dst, size_t n)
 {
     for (size_t i = 0; i < n; i++)
-        dst[i] = f16_to_f32(u16_at(src, i));
+        dst[i] = half_value(u16_at(src, i));
 }
 
 static void unpack_bf16(const void *src, float *dst, size_t n)

@@ -196,7 +196,8 @@ static void variants_at(test *t, dtype type, size_t m, size_t n, size_t k)
 static void variants(test *t)
 {
     static const size_t shapes[][2] = {{1, 1},  {1, 16}, {2, 15}, {3, 17}, {4, 33}, {5, 7},
-                                       {6, 31}, {7, 64}, {8, 9},  {9, 19}, {64, 16}, {67, 18}};
+                                       {6, 31}, {7, 64}, {8, 9},  {9, 19},
+                                       {16, 20}, {29, 16}, {64, 16}, {67, 18}};
     const struct qmat_kernels *sets[8];
     if (available(sets) == 0) {
         test_skip(t, "this CPU has none of our instruction sets");
