@@ -1,6 +1,7 @@
 /* problem.c - see problem.h.  One kind of model, one set of functions below; the files'
  * bytes stay mapped while the problem is open. */
 #include "cli/problem.h"
+#include "cli/problem_llm.h"
 #include "fl/oracle/logistic.h"
 #include "fl/oracle/net.h"
 #include "fl/oracle/quadratic.h"
@@ -35,6 +36,8 @@ struct problem {
     net_shape shape;
     net_task net_task;
     net **nets;         /* (threads) */
+    llm_problem *llm;
+    const om_cancel *cancel;
     float *class_label; /* (MOST_CLASSES) labels of LIBSVM rows, ascending */
     uint32_t n_classes;
     char summary[200];
@@ -374,6 +377,32 @@ static om_status net_score_of(void *ctx, const float *x, sim_score *out, om_err 
                      &out->loss, &out->accuracy, err);
 }
 
+/* ---- language models ---- */
+
+static om_status open_llm(problem *p, om_err *err)
+{
+    TRY(llm_problem_open(p->conf, p->k, p->pool, p->cancel, &p->llm, err));
+    p->n_clients = llm_problem_clients(p->llm);
+    p->dim = llm_problem_dim(p->llm);
+    llm_problem_summary(p->llm, p->summary, sizeof(p->summary));
+    TRY(start_at_zero(p, err));
+    memcpy(p->x0, llm_problem_start(p->llm), p->dim * sizeof(float));
+    return OM_OK;
+}
+
+static om_status llm_client(void *ctx, uint32_t client, int worker, fl_oracle *out,
+                            om_err *err)
+{
+    (void)err;
+    llm_problem_client(((problem *)ctx)->llm, client, worker, out);
+    return OM_OK;
+}
+
+static om_status llm_score(void *ctx, const float *x, sim_score *out, om_err *err)
+{
+    return llm_problem_score(((problem *)ctx)->llm, x, out, err);
+}
+
 /* ---- the kinds ---- */
 
 typedef struct {
@@ -383,6 +412,7 @@ typedef struct {
 } kind;
 
 static const kind kinds[] = {
+    [CONFIG_LLM] = {open_llm, llm_client, llm_score},
     [CONFIG_LOGISTIC] = {open_logistic, logistic_client, logistic_score},
     [CONFIG_SOFTMAX] = {open_net, net_client_of, net_score_of},
     [CONFIG_MLP] = {open_net, net_client_of, net_score_of},
@@ -393,16 +423,13 @@ static const kind kinds[] = {
 om_status problem_open(const config *c, const kern *k, pool *p, const om_cancel *cancel,
                        problem **out, om_err *err)
 {
-    const kind *what = (size_t)c->model.kind < countof(kinds) ? &kinds[c->model.kind] : NULL;
-    (void)cancel;
-    if (!what || !what->open)
-        return fail(err, OM_EUNSUPPORTED, "simulate does not run model.kind llm yet; it runs "
-                    "logistic, softmax, mlp, cnn and quadratic");
+    const kind *what = &kinds[c->model.kind];
     problem *pr = mem_alloc(sizeof(*pr));
     if (!pr)
         return fail(err, OM_ENOMEM, "simulate: no memory");
     pr->conf = c;
     pr->k = k;
+    pr->cancel = cancel;
     pr->pool = p;
     pr->threads = pool_threads(p);
     pr->n_clients = (uint32_t)c->clients;
@@ -422,6 +449,7 @@ void problem_close(problem *p)
     for (int i = 0; p->nets && i < p->threads; i++)
         net_close(p->nets[i]);
     quadratic_close(p->quadratic);
+    llm_problem_close(p->llm);
     partition_close(&p->split);
     table_close(&p->train);
     table_close(&p->test);

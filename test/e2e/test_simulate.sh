@@ -47,4 +47,21 @@ if [ -f "$data/tabular/libsvm/a9a.gz" ]; then
 else
     skip a9a "no shared test data"
 fi
+
+if [ -f "$data/models/stories260K.gguf" ] && [ -f "$data/text/tinyshakespeare.txt.gz" ]; then
+    gzip -dc "$data/text/tinyshakespeare.txt.gz" | head -c 12000 >play
+    mkdir texts
+    for i in 1 2 3; do tail -c "$((i * 3000))" play | head -c 2500 >texts/$i; done
+    check init-llm "$octomil" init play --model "$data/models/stories260K.gguf" --data texts \
+        --lora rank=4 --clients 3 --rounds 2 --set cohort.size=2 --set algorithm.local_steps=3 \
+        --set algorithm.batch=2 --set data.seq_len=32 --set algorithm.local_optimizer=adamw \
+        --set algorithm.lr=0.005 --codec topk --set codec.ratio=0.2
+    check llm-one run llm1.json play.yaml --threads 1 --out llm
+    check llm-two run llm2.json play.yaml --threads 2
+    check llm-same-bits same llm1.json llm2.json
+    check llm-learns awk -F, 'NR == 2 {a = $5} NR == 3 {b = $5} END {exit !(b < a)}' llm/results.csv
+    refuse no-model 2 "model.path" "$octomil" simulate words.yaml
+else
+    skip llm "no shared test data"
+fi
 finish

@@ -150,6 +150,7 @@ static void sets(test *t)
 /* Every truncation and many mutations: an answer or an error, never more. */
 static void hostile(test *t)
 {
+    static const char odd[] = "\0:\n -[]{}&*#'\"\\x\xff!|>%@";
     config c, d;
     om_err err;
     buf out = buf_growing(1 << 20);
@@ -167,8 +168,8 @@ static void hostile(test *t)
         uint8_t *bad = mem_alloc(out.len);
         memcpy(bad, out.data, out.len);
         for (int j = 0; j < 3; j++)
-            bad[rng_below(&r, (uint32_t)out.len)] = (uint8_t) "\0:\n -[]{}&*#'\"\\x\xff!|>%@"
-                [rng_below(&r, 24)];
+            bad[rng_below(&r, (uint32_t)out.len)] =
+                (uint8_t)odd[rng_below(&r, (uint32_t)sizeof(odd) - 1)];
         om_status s = config_parse("bent", bad, out.len, &d, &err);
         CHECK(t, s == OM_OK || s == err.code);
         mem_free(bad);

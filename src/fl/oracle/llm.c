@@ -2,7 +2,7 @@
  * windows of text.
  *
  * x is the flat vector of adapt/trainable.c: LoRA factors or all weights.  A minibatch is
- * `batch` windows drawn with the key it is given; n_samples counts windows. */
+ * `batch` windows in the order of the shuffle it is given; n_samples counts windows. */
 #include "fl/oracle/llm.h"
 
 struct oracle_llm {
@@ -57,12 +57,15 @@ static om_status sgrad(void *ctx, const float *x, uint32_t batch, rng r, float *
                        double *loss, om_err *err)
 {
     oracle_llm *o = ctx;
-    uint64_t n = window_count(&o->data);
-    batch = batch ? batch : o->batch;
-    TRY(need_windows(o, batch, err));
-    for (uint32_t i = 0; i < batch; i++)
-        o->window[i] = rng_below(&r, (uint32_t)n);
-    return gradient(o, x, batch, g, loss, err);
+    uint64_t n = window_count(&o->data), from = r.ctr * (batch = batch ? batch : o->batch);
+    if (from >= n)
+        return fail(err, OM_EARG, "oracle: minibatch %llu of %u is past the %llu windows",
+                    (unsigned long long)r.ctr, batch, (unsigned long long)n);
+    uint32_t m = (uint32_t)(n - from < batch ? n - from : batch);
+    TRY(need_windows(o, m, err));
+    for (uint32_t i = 0; i < m; i++)
+        o->window[i] = fl_pick(r.key, n, from + i);
+    return gradient(o, x, m, g, loss, err);
 }
 
 om_status oracle_llm_open(const oracle_llm_config *c, oracle_llm **out, om_err *err)

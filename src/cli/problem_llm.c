@@ -1,0 +1,219 @@
+/* problem_llm.c - see problem_llm.h.
+ *
+ * data.path is a folder, one text file a client (its name order is the clients' order),
+ * or one file, cut in equal runs for `clients` clients.  The score is the mean negative
+ * log-likelihood of a token of data.test_path; without one, of the first client's text. */
+#include "cli/problem_llm.h"
+#include "fl/local.h"
+#include "fl/oracle/llm.h"
+
+#include <stdio.h>
+
+enum { MOST_TEXT_BYTES = 1 << 30, SHORTEST = 2 };
+
+struct llm_problem {
+    const config *conf;
+    const kern *k;
+    pool *pool;
+    const om_cancel *cancel;
+    int threads;
+    llm_model *base;
+    oracle_llm **worker;  /* (threads) */
+    token_data *client;   /* (n_clients) views of ids */
+    uint32_t n_clients, cap;
+    int32_t **ids;        /* (n_ids) blocks of tokens */
+    uint32_t n_ids;
+    token_data test;
+};
+
+/* ---- texts ---- */
+
+/* The tokens of a file, in a block the problem owns. */
+static om_status read_tokens(llm_problem *p, const char *path, int32_t **ids, size_t *n,
+                             om_err *err)
+{
+    os_map m;
+    TRY(os_map_open(path, &m, err));
+    om_status s = m.n > MOST_TEXT_BYTES
+                      ? fail(err, OM_ELIMIT, "'%s' is larger than 1 GB", path)
+                      : OM_OK;
+    int32_t *block = s == OM_OK ? mem_array(m.n + 8, sizeof(int32_t)) : NULL;
+    if (s == OM_OK && !block)
+        s = fail(err, OM_ENOMEM, "no memory for the tokens of '%s'", path);
+    if (s == OM_OK)
+        s = tokenizer_encode(p->base->tok, (str){(const char *)m.p, m.n}, false, false, block,
+                             m.n + 8, n, err);
+    if (s == OM_OK && *n < SHORTEST)
+        s = fail(err, OM_EARG, "'%s' has %zu tokens, too few to learn from", path, *n);
+    os_map_close(&m);
+    if (s != OM_OK) {
+        mem_free(block);
+        return s;
+    }
+    p->ids[p->n_ids++] = *ids = block;
+    return OM_OK;
+}
+
+static om_status one_file(void *ctx, const char *name, om_err *err)
+{
+    llm_problem *p = ctx;
+    char path[CONFIG_PATH_BYTES + 300];
+    int32_t *ids;
+    size_t n;
+    if (os_join(path, sizeof(path), p->conf->data.path, name) != OM_OK)
+        return fail(err, OM_ELIMIT, "'%s/%s' is too long a path", p->conf->data.path, name);
+    if (name[0] == '.' || os_is_dir(path))
+        return OM_OK;
+    if (p->n_clients == p->cap)
+        return fail(err, OM_EARG, "'%s' holds more files than clients: %u; raise clients",
+                    p->conf->data.path, (unsigned)p->cap);
+    TRY(read_tokens(p, path, &ids, &n, err));
+    p->client[p->n_clients++] = (token_data){ids, n, (uint32_t)p->conf->data.seq_len};
+    return OM_OK;
+}
+
+static om_status cut_file(llm_problem *p, om_err *err)
+{
+    int32_t *ids;
+    size_t n, each;
+    TRY(read_tokens(p, p->conf->data.path, &ids, &n, err));
+    each = n / p->cap;
+    if (each < SHORTEST)
+        return fail(err, OM_EARG, "'%s' has %zu tokens, too few for %u clients",
+                    p->conf->data.path, n, (unsigned)p->cap);
+    for (uint32_t c = 0; c < p->cap; c++)
+        p->client[c] = (token_data){ids + c * each, each, (uint32_t)p->conf->data.seq_len};
+    p->n_clients = p->cap;
+    return OM_OK;
+}
+
+static om_status read_texts(llm_problem *p, om_err *err)
+{
+    const config *c = p->conf;
+    if (c->data.format != CONFIG_TEXT_FILES || !c->data.path[0])
+        return fail(err, OM_EARG, "model.kind llm learns from data.format text at data.path");
+    p->cap = (uint32_t)c->clients;
+    p->client = mem_array(p->cap, sizeof(*p->client));
+    p->ids = mem_array((size_t)p->cap + 1, sizeof(*p->ids));
+    if (!p->client || !p->ids)
+        return fail(err, OM_ENOMEM, "no memory for %u clients", (unsigned)p->cap);
+    if (os_is_dir(c->data.path))
+        TRY(os_list_dir(c->data.path, one_file, p, err));
+    else
+        TRY(cut_file(p, err));
+    if (p->n_clients == 0)
+        return fail(err, OM_EARG, "'%s' holds no text files", c->data.path);
+    p->test = p->client[0];
+    if (!c->data.test_path[0])
+        return OM_OK;
+    int32_t *ids;
+    size_t n;
+    TRY(read_tokens(p, c->data.test_path, &ids, &n, err));
+    p->test = (token_data){ids, n, (uint32_t)c->data.seq_len};
+    return OM_OK;
+}
+
+/* ---- open ---- */
+
+static om_status open_workers(llm_problem *p, om_err *err)
+{
+    const config *c = p->conf;
+    lora_config lora = {.rank = (uint32_t)c->model.lora_rank, .alpha = (float)c->model.lora_alpha,
+                        .target_modules = c->model.target_modules, .seed = c->seed};
+    double batch = c->recipe.p[LOCAL_BATCH];
+    oracle_llm_config oc = {.base = p->base,
+                            .lora = c->model.adaptation == CONFIG_LORA ? &lora : NULL,
+                            .seq_len = (uint32_t)c->data.seq_len,
+                            .batch = batch >= 1 ? (uint32_t)batch : 8, .k = p->k,
+                            .cancel = p->cancel};
+    p->worker = mem_array((size_t)p->threads, sizeof(*p->worker));
+    if (!p->worker)
+        return fail(err, OM_ENOMEM, "no memory for %d trainers", p->threads);
+    for (int i = 0; i < p->threads; i++)
+        TRY(oracle_llm_open(&oc, &p->worker[i], err));
+    return OM_OK;
+}
+
+static om_status fill(llm_problem *p, om_err *err)
+{
+    if (!p->conf->model.path[0])
+        return fail(err, OM_EARG, "model.path is not set; it names the model to adapt");
+    TRY(llm_open(p->conf->model.path, &p->base, err));
+    if (!p->base->tok)
+        return fail(err, OM_EARG, "'%s' has no tokenizer", p->conf->model.path);
+    TRY(read_texts(p, err));
+    return open_workers(p, err);
+}
+
+om_status llm_problem_open(const config *c, const kern *k, pool *pl, const om_cancel *cancel,
+                           llm_problem **out, om_err *err)
+{
+    llm_problem *p = mem_alloc(sizeof(*p));
+    if (!p)
+        return fail(err, OM_ENOMEM, "simulate: no memory");
+    p->conf = c;
+    p->k = k;
+    p->pool = pl;
+    p->cancel = cancel;
+    p->threads = pool_threads(pl);
+    om_status s = fill(p, err);
+    if (s != OM_OK) {
+        llm_problem_close(p);
+        return s;
+    }
+    *out = p;
+    return OM_OK;
+}
+
+void llm_problem_close(llm_problem *p)
+{
+    if (!p)
+        return;
+    for (int i = 0; p->worker && i < p->threads; i++)
+        oracle_llm_close(p->worker[i]);
+    for (uint32_t i = 0; i < p->n_ids; i++)
+        mem_free(p->ids[i]);
+    if (p->base)
+        llm_close(p->base);
+    mem_free(p->worker);
+    mem_free(p->client);
+    mem_free(p->ids);
+    mem_free(p);
+}
+
+/* ---- use ---- */
+
+size_t llm_problem_dim(const llm_problem *p) { return oracle_llm_dim(p->worker[0]); }
+uint32_t llm_problem_clients(const llm_problem *p) { return p->n_clients; }
+const float *llm_problem_start(const llm_problem *p) { return oracle_llm_start(p->worker[0]); }
+
+void llm_problem_summary(const llm_problem *p, char *out, size_t cap)
+{
+    const config *c = p->conf;
+    size_t least = SIZE_MAX, most = 0;
+    for (uint32_t i = 0; i < p->n_clients; i++) {
+        least = size_min(least, p->client[i].n);
+        most = size_max(most, p->client[i].n);
+    }
+    snprintf(out, cap, "%.80s, %zu trainable numbers (%s); %u clients with %zu to %zu tokens",
+             c->model.path, llm_problem_dim(p),
+             c->model.adaptation == CONFIG_LORA ? "LoRA" : "all weights",
+             (unsigned)p->n_clients, least, most);
+}
+
+void llm_problem_client(llm_problem *p, uint32_t client, int worker, fl_oracle *out)
+{
+    *out = oracle_llm_client(p->worker[worker], &p->client[client]);
+}
+
+om_status llm_problem_score(llm_problem *p, const float *x, sim_score *out, om_err *err)
+{
+    trainable *t = oracle_llm_trainable(p->worker[0]);
+    perplexity_report r;
+    uint32_t window = (uint32_t)size_min(4 * p->conf->data.seq_len, p->base->h.context);
+    memcpy(t->x, x, t->n * sizeof(float));
+    TRY(llm_perplexity(t->model, p->k, p->pool, p->test.ids, p->test.n, window, window / 2,
+                       p->cancel, NULL, NULL, &r, err));
+    out->loss = r.nll;
+    return OM_OK;
+}
