@@ -119,3 +119,65 @@ put("data", "idx_f64", b"\x08\0\0\x0e\1\0\0\0\1\x40\0\0\0\0\0\0\0")
 put("data", "libsvm", b"\x09+1 1:0.5 3:-2e1 # c\n-1 2:1\n\n0\n")
 put("data", "csv", b'\x0a"x",y,\'z\'\n1,?,\n"-2.5",3e1,NA\n')
 put("data", "csv_semicolon", b"\x0b1;2\n3;4\n")
+
+# ---- tokenizer: the form, the length of the file, the file, a text ----
+def tok(name, form, file, text):
+    file = file.encode() if isinstance(file, str) else file
+    put("tokenizer", name, struct.pack("<BH", form, len(file)) + file + text.encode())
+
+
+def strings(words):
+    return array(8, len(words), b"".join(s(w) for w in words))
+
+
+def ints(*v):
+    return array(5, len(v), struct.pack("<%di" % len(v), *v))
+
+
+letters = {c: i for i, c in enumerate("abĠ1'")}
+tok("hf_bpe", 0, json.dumps({"added_tokens": [{"id": 7, "content": "<|s|>", "special": True},
+    {"id": 8, "content": "<u>", "special": False, "lstrip": True}], "normalizer": {"type": "NFC"},
+    "pre_tokenizer": {"type": "Sequence", "pretokenizers": [
+        {"type": "Digits", "individual_digits": True},
+        {"type": "ByteLevel", "add_prefix_space": False}]},
+    "post_processor": {"type": "TemplateProcessing", "single": [
+        {"SpecialToken": {"id": "<|s|>"}}, {"Sequence": {"id": "A"}}]},
+    "model": {"type": "BPE", "vocab": dict(letters, ab=5, Ġab=6),
+              "merges": ["a b", ["Ġ", "ab"]]}}), "ab ab <u>1<|s|>a")
+tok("hf_spm", 0, json.dumps({"normalizer": {"type": "Prepend", "prepend": "▁"},
+    "model": {"type": "BPE", "unk_token": "<unk>", "byte_fallback": True,
+    "vocab": {"<unk>": 0, "a": 1, "▁": 2, "▁a": 3, "<0x0A>": 4}, "merges": ["▁ a"]}}), "a a\nb")
+pieces = ["<unk>", "\n<s>\n", "\n</s>\n", "<0x0A>", " ", "a", " a", "aa"]
+tok("bin", 1, struct.pack("<I", 6) + b"".join(
+    struct.pack("<fi", -i, len(p)) + p.encode() for i, p in enumerate(pieces)), "aa a\na")
+
+
+def field(n, raw):
+    return bytes([n << 3 | 2, len(raw)]) + raw
+
+
+def piece(text, score, kind):
+    return field(1, field(1, text.encode()) + b"\x15" + struct.pack("<f", score) + bytes([0x18, kind]))
+
+
+tok("spm", 2, piece("<unk>", 0, 2) + piece("<s>", 0, 3) + piece("</s>", 0, 3) + piece("▁", -1, 1) +
+    piece("a", -2, 1) + piece("▁a", 0, 1) + piece("<0x41>", 0, 6) + field(2, b"\x18\x02") +
+    field(3, b"\x18\x01"), "a aA")
+tok("vocab_merges", 3, json.dumps({"a": 0, "b": 1, "ab": 2}), "#version: 0.2\na b\n")
+tok("train", 4 + 6 * 9, "low low lower lowest new newer newest", "low newest<|x|>")
+tok("gguf_bpe", 5, gguf([kv("tokenizer.ggml.model", 8, s("gpt2")),
+    kv("tokenizer.ggml.pre", 8, s("llama-bpe")),
+    kv("tokenizer.ggml.tokens", 9, strings(["a", "b", "ab", "Ġ", "<|e|>", "<u>"])),
+    kv("tokenizer.ggml.token_type", 9, ints(1, 1, 1, 1, 3, 4)),
+    kv("tokenizer.ggml.merges", 9, strings(["a b"])),
+    kv("tokenizer.ggml.eos_token_id", 4, struct.pack("<I", 4))], []), "ab ab<u>a<|e|>")
+for pre in ["gpt-2", "qwen2", "falcon", "deepseek-llm", "deepseek-v3", "chameleon"]:
+    tok("gguf_" + pre, 5, gguf([kv("tokenizer.ggml.model", 8, s("gpt2")),
+        kv("tokenizer.ggml.pre", 8, s(pre)),
+        kv("tokenizer.ggml.tokens", 9, strings(["a", "Ġ", "1", "?"])),
+        kv("tokenizer.ggml.unknown_token_id", 4, struct.pack("<I", 3)),
+        kv("tokenizer.ggml.merges", 9, strings([]))], []), "a 111 'S  \r\n é\u4e16\u3042!")
+tok("gguf_spm", 5, gguf([kv("tokenizer.ggml.model", 8, s("llama")),
+    kv("tokenizer.ggml.tokens", 9, strings(["<unk>", "<s>", "</s>", "a", "▁", "▁a", "<0x0A>"])),
+    kv("tokenizer.ggml.scores", 9, array(6, 7, struct.pack("<7f", 0, 0, 0, -3, -3, -1, 0))),
+    kv("tokenizer.ggml.token_type", 9, ints(2, 3, 3, 1, 1, 1, 6))], []), "a a\n</s>a")

@@ -144,8 +144,8 @@ static int32_t id_of(const gguf *g, const char *key, int32_t def)
 static void read_settings(tokenizer *t, const gguf *g)
 {
     bool spm = t->kind == TOK_SPM;
-    t->bos = id_of(g, KEY "bos_token_id", spm ? 1 : -1);
-    t->eos = id_of(g, KEY "eos_token_id", spm ? 2 : -1);
+    t->bos = id_of(g, KEY "bos_token_id", spm && t->n > 1 ? 1 : -1);
+    t->eos = id_of(g, KEY "eos_token_id", spm && t->n > 2 ? 2 : -1);
     t->unk = id_of(g, KEY "unknown_token_id", spm ? 0 : -1);
     t->pad = id_of(g, KEY "padding_token_id", -1);
     t->add_bos = gguf_bool(g, KEY "add_bos_token", spm || t->pre->add_bos);
@@ -290,9 +290,11 @@ static void put_merges(const tokenizer *t, gguf_writer *w)
     mem_free(have);
 }
 
-static void put_id(gguf_writer *w, const char *key, int32_t id)
+/* What a reader takes for granted in a SentencePiece file must be denied: no token is
+ * 2^32 - 1. */
+static void put_id(const tokenizer *t, gguf_writer *w, const char *key, int32_t id)
 {
-    if (id >= 0)
+    if (id >= 0 || t->kind == TOK_SPM)
         gguf_put_u32(w, key, (uint32_t)id);
 }
 
@@ -307,10 +309,10 @@ void tokenizer_to_gguf(const tokenizer *t, gguf_writer *w)
     put_tokens(t, w);
     if (t->kind == TOK_BPE)
         put_merges(t, w);
-    put_id(w, KEY "bos_token_id", t->bos);
-    put_id(w, KEY "eos_token_id", t->eos);
-    put_id(w, KEY "unknown_token_id", t->unk);
-    put_id(w, KEY "padding_token_id", t->pad);
+    put_id(t, w, KEY "bos_token_id", t->bos);
+    put_id(t, w, KEY "eos_token_id", t->eos);
+    put_id(t, w, KEY "unknown_token_id", t->unk);
+    put_id(t, w, KEY "padding_token_id", t->pad);
     gguf_put_bool(w, KEY "add_bos_token", t->add_bos);
     gguf_put_bool(w, KEY "add_eos_token", t->add_eos);
     if (t->kind == TOK_SPM)

@@ -156,9 +156,7 @@ static void map_add(const tokenizer *t, tok_map *m, uint32_t id)
 
 static bool is_word(const tokenizer *t, const tok_entry *e)
 {
-    return e->len && (e->type == TOKEN_NORMAL ||
-                      (t->kind == TOK_SPM &&
-                       (e->type == TOKEN_USER || e->type == TOKEN_UNUSED)));
+    return e->len && (e->type == TOKEN_NORMAL || (t->kind == TOK_SPM && e->type == TOKEN_UNUSED));
 }
 
 static bool is_special(const tok_entry *e)
