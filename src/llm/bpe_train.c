@@ -371,13 +371,16 @@ static om_status first_tokens(trainer *r, const str *special, uint32_t n_special
 {
     for (uint32_t k = 0; k < n_special; k++)
         TRY(tok_add(r->t, special[k], TOKEN_CONTROL, 0, 0, r->err));
-    for (uint32_t cp = 0; cp < 512; cp++)
-        for (uint32_t b = 0; b < 256; b++)
-            if (tok_byte_char((uint8_t)b) == cp) {
-                char byte = (char)(uint8_t)b;
-                of_byte[b] = r->t->n;
-                TRY(tok_add(r->t, (str){&byte, 1}, TOKEN_NORMAL, 0, 0, r->err));
-            }
+    uint32_t shown_as[512] = {0}; /* character -> byte + 1 */
+    for (uint32_t b = 0; b < 256; b++)
+        shown_as[tok_byte_char((uint8_t)b)] = b + 1;
+    for (uint32_t cp = 0; cp < 512; cp++) {
+        char byte = (char)(uint8_t)(shown_as[cp] - 1);
+        if (!shown_as[cp])
+            continue;
+        of_byte[shown_as[cp] - 1] = r->t->n;
+        TRY(tok_add(r->t, (str){&byte, 1}, TOKEN_NORMAL, 0, 0, r->err));
+    }
     for (uint32_t i = n_special; i < r->t->n; i++)
         *token_slot(r, tok_raw(r->t, i)) = i + 1;
     return OM_OK;
