@@ -2,7 +2,8 @@
  *
  * test/golden/arch/<case> holds a tiny random model as a Hugging Face folder and the
  * logits that golden/arch_golden.py (NumPy, float64) computed for two sequences of
- * unequal length.  The law: logits agree to 1e-5 of their largest value in f32 (found: 3e-7),
+ * unequal length.  The law: logits agree to 1e-5 of their largest value in f32
+ * (3e-7 was found when this was written),
  *   - from the folder and from the GGUF that llm_write_gguf makes of it,
  *   - prefill at once, token by token, in uneven pieces, and after a rewind,
  *   - both sequences in one batch without a cache, as training runs them. */
@@ -25,9 +26,38 @@ typedef struct {
     pool *pool;
 } fixture;
 
-static const char *const cases[] = {"llama3",     "llama-linear-tied", "llama-biases",
-                                    "mistral",    "smollm",            "qwen2",
-                                    "qwen2-yarn", "qwen3",             "gpt2"};
+/* Every folder of golden/arch, sorted: a new family is tested by being there. */
+static char cases[64][64];
+static size_t n_cases;
+
+static om_status add_case(void *ctx, const char *name, om_err *err)
+{
+    (void)ctx;
+    if (n_cases == countof(cases) || strlen(name) >= sizeof(cases[0]))
+        return fail(err, OM_ELIMIT, "too many cases");
+    strcpy(cases[n_cases++], name);
+    return OM_OK;
+}
+
+/* Also the law that every family of the table has a case. */
+static void every_family(test *t)
+{
+    bool seen[64] = {false};
+    om_err err = {0};
+    for (size_t i = 0; i < n_cases; i++) {
+        char path[512];
+        llm_model *m = NULL;
+        snprintf(path, sizeof(path), OM_SOURCE_DIR "/test/golden/arch/%s", cases[i]);
+        CHECK_OK(t, llm_open(path, &m, &err), err);
+        for (size_t j = 0; m && llm_archs[j]; j++)
+            seen[j] = seen[j] || llm_archs[j] == m->arch;
+        llm_close(m);
+    }
+    for (size_t j = 0; llm_archs[j]; j++)
+        if (!seen[j])
+            test_fail(t, __FILE__, __LINE__, "no case for %s", llm_archs[j]->name);
+    CHECK(t, n_cases >= 9);
+}
 
 static bool read_expected(test *t, fixture *f, const char *name)
 {
@@ -124,7 +154,7 @@ static void run_all_ways(test *t, fixture *f, llm_model *m)
 
 static void from_folder(test *t)
 {
-    for (size_t i = 0; i < countof(cases); i++) {
+    for (size_t i = 0; i < n_cases; i++) {
         fixture f;
         if (open_case(t, &f, cases[i]))
             run_all_ways(t, &f, f.m);
@@ -134,7 +164,7 @@ static void from_folder(test *t)
 
 static void from_gguf(test *t)
 {
-    for (size_t i = 0; i < countof(cases); i++) {
+    for (size_t i = 0; i < n_cases; i++) {
         fixture f;
         llm_model *g = NULL;
         om_err err = {0};
@@ -155,7 +185,7 @@ static void from_gguf(test *t)
 
 static void rewinds(test *t)
 {
-    for (size_t i = 0; i < countof(cases); i++) {
+    for (size_t i = 0; i < n_cases; i++) {
         fixture f;
         om_err err = {0};
         const float *logits;
@@ -202,7 +232,7 @@ static om_status run_batch(nn *c, void *ctx)
 
 static void batches(test *t)
 {
-    for (size_t i = 0; i < countof(cases); i++) {
+    for (size_t i = 0; i < n_cases; i++) {
         fixture f;
         om_err err = {0};
         nn *c = NULL;
@@ -237,7 +267,7 @@ static void batches(test *t)
 static void other_types(test *t)
 {
     static const dtype types[] = {DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0};
-    for (size_t i = 0; i < countof(cases); i++) {
+    for (size_t i = 0; i < n_cases; i++) {
         fixture f;
         om_err err = {0};
         const float *logits;
@@ -270,6 +300,7 @@ static void other_types(test *t)
 int main(int argc, char **argv)
 {
     static const test_case list[] = {
+        {"every_family", "no family without a golden model", every_family},
         {"from_folder", "logits from the Hugging Face folder", from_folder},
         {"from_gguf", "logits from the GGUF made of it", from_gguf},
         {"rewinds", "rewind and sync give the same logits", rewinds},
@@ -277,5 +308,10 @@ int main(int argc, char **argv)
         {"other_types", "16-bit and 8-bit files with a 16-bit cache stay close", other_types},
         {0},
     };
+    om_err err = {0};
+    if (os_list_dir(OM_SOURCE_DIR "/test/golden/arch", add_case, NULL, &err) != OM_OK) {
+        fprintf(stderr, "%s\n", err.msg);
+        return 2;
+    }
     return test_main(argc, argv, list);
 }

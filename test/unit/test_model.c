@@ -282,6 +282,48 @@ static void refuses_other(test *t)
     CHECK(t, llm_open(path, &m, &err) != OM_OK && !m);
 }
 
+/* Random bytes changed in the header of a good file: refused, or it runs and nothing is
+ * read out of bounds (the sanitizers watch). */
+static void damaged_gguf(test *t)
+{
+    char good[512], path[512];
+    om_err err = {0};
+    buf b = {0};
+    kern k;
+    int opened = 0, refused = 0;
+    kern_init(&k, 0);
+    snprintf(good, sizeof(good), "%s/whole.gguf", test_temp_dir());
+    snprintf(path, sizeof(path), "%s/damaged.gguf", test_temp_dir());
+    llm_model *m = open_ok(t, CASE("qwen3"));
+    CHECK_OK(t, llm_write_gguf(m, good, DTYPE_F16, NULL, NULL, &err), err);
+    llm_close(m);
+    CHECK_OK(t, os_read_file(good, 1 << 20, &b, &err), err);
+    rng r = rng_for(1, 2, 3, 4);
+    for (int i = 0; i < 400 && b.len > 2048; i++) {
+        uint8_t kept[2048];
+        memcpy(kept, b.data, sizeof(kept));
+        for (uint32_t n = 1 + i % 2; n-- > 0;)
+            b.data[4 + rng_below(&r, 2044)] ^= (uint8_t)(1u << rng_below(&r, 8));
+        CHECK_OK(t, os_write_file_atomic(path, b.data, b.len, &err), err);
+        memcpy(b.data, kept, sizeof(kept));
+        m = NULL;
+        om_status s = llm_open(path, &m, &err);
+        CHECK(t, (s == OM_OK) == (m != NULL));
+        llm_session *q = NULL;
+        const float *logits;
+        const int32_t ids[] = {1, 2, 3};
+        llm_session_args a = {.context = 8, .k = &k};
+        if (m && llm_session_open(m, &a, &q, &err) == OM_OK)
+            (void)llm_eval(q, ids, 3, &logits, &err);
+        llm_session_close(q);
+        llm_close(m);
+        opened += s == OM_OK;
+        refused += s != OM_OK;
+    }
+    CHECK(t, opened > 10 && refused > 10); /* both ways were taken */
+    buf_free(&b);
+}
+
 /* ---- running out of memory ----------------------------------------------------------- */
 
 #ifdef OM_FAULTS
@@ -343,6 +385,7 @@ int main(int argc, char **argv)
         {"folds_adapters", "an export folds adapters in", folds_adapters},
         {"refuses_gguf", "hostile or broken GGUF files", refuses_gguf},
         {"refuses_folder", "hostile or broken folders", refuses_folder},
+        {"damaged_gguf", "changed bytes in a header never crash", damaged_gguf},
         {"refuses_other", "what is no model at all", refuses_other},
         {"every_allocation", "the n-th allocation fails, for all n", every_allocation},
         {0},
