@@ -39,11 +39,13 @@ static void client_work(void *ctx, size_t beg, size_t end, int worker)
     om_err err = {0};
     for (size_t i = beg; i < end; i++) {
         fl_oracle f;
-        arena a = arena_of(b->scratch + (size_t)worker * b->scratch_bytes, b->scratch_bytes);
+        arena a =
+            arena_of(b->scratch + (size_t)worker * b->scratch_bytes, b->scratch_bytes);
         net_client(b->nets[worker], b->chosen[i], &f);
         b->up[i].len = 0;
         must(b->recipe.algo->client_step(&b->env, b->chosen[i], NULL, &f, b->down.data,
-                                         b->down.len, &b->up[i], NULL, a, &err), &err);
+                                         b->down.len, &b->up[i], NULL, a, &err),
+             &err);
     }
 }
 
@@ -58,8 +60,9 @@ static void one_round(bench *b, pool *p)
     must(a->server_begin(&b->env, b->server, &b->down, &err), &err);
     pool_run(p, COHORT, 1, client_work, b);
     for (int i = 0; i < COHORT; i++)
-        must(a->server_recv(&b->env, b->server, b->chosen[i], EACH, b->up[i].data, b->up[i].len,
-                            none, &err), &err);
+        must(a->server_recv(&b->env, b->server, b->chosen[i], EACH, b->up[i].data,
+                            b->up[i].len, none, &err),
+             &err);
     must(a->server_close(&b->env, b->server, none, &err), &err);
     b->env.round++;
 }
@@ -92,16 +95,24 @@ static void fedavg(pool *p, const kern *k, int rounds)
         first[i] = i * EACH;
     net_data data = {N, FEATURES, CLASSES, pixels, NULL, label};
     partition split = {CLIENTS, first, index};
-    net_shape shape = {.features = FEATURES, .classes = CLASSES, .n_hidden = 1, .hidden = {200}};
+    net_shape shape = {
+        .features = FEATURES, .classes = CLASSES, .n_hidden = 1, .hidden = {200}};
     net_task task = {&shape, &data, &split, 0, k};
     int threads = pool_threads(p);
     for (int i = 0; i < threads; i++)
         must(net_open(&task, &b.nets[i], &err), &err);
     must(fl_recipe_of(STR("fedavg"), STR("batch=10,lr=0.05"), STR("identity"), STR(""),
-                      &b.recipe, &err), &err);
+                      &b.recipe, &err),
+         &err);
     size_t d = net_dim(&shape);
-    b.env = (fl_env){.dim = d, .n_clients = CLIENTS, .cohort = COHORT, .seed = 1,
-                     .p = b.recipe.p, .up = b.recipe.up, .up_p = b.recipe.up_p, .k = k};
+    b.env = (fl_env){.dim = d,
+                     .n_clients = CLIENTS,
+                     .cohort = COHORT,
+                     .seed = 1,
+                     .p = b.recipe.p,
+                     .up = b.recipe.up,
+                     .up_p = b.recipe.up_p,
+                     .k = k};
     b.scratch_bytes = size_align(b.recipe.algo->scratch_bytes(&b.env), 64);
     b.scratch = mem_array((size_t)threads, b.scratch_bytes);
     b.server = mem_alloc(b.recipe.algo->server_bytes(&b.env));

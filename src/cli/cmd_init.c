@@ -9,13 +9,20 @@
 
 /* Option -> key, for options that are one key each. */
 static const char *const keys[][2] = {
-    {"kind", "model.kind"},           {"model", "model.path"},
-    {"data", "data.path"},            {"format", "data.format"},
-    {"algorithm", "algorithm.name"},  {"codec", "codec.name"},
-    {"partition", "partition.name"},  {"quantization", "quantization"},
-    {"pruning", "pruning"},           {"compression", "compression"},
-    {"distillation", "distillation"}, {"privacy", "privacy"},
-    {"rounds", "rounds"},             {"clients", "clients"},
+    {"kind", "model.kind"},
+    {"model", "model.path"},
+    {"data", "data.path"},
+    {"format", "data.format"},
+    {"algorithm", "algorithm.name"},
+    {"codec", "codec.name"},
+    {"partition", "partition.name"},
+    {"quantization", "quantization"},
+    {"pruning", "pruning"},
+    {"compression", "compression"},
+    {"distillation", "distillation"},
+    {"privacy", "privacy"},
+    {"rounds", "rounds"},
+    {"clients", "clients"},
     {"seed", "seed"},
 };
 
@@ -29,8 +36,10 @@ static om_status set_lora(config *c, str list, om_err *err)
         const char *eq = memchr(one.p, '=', one.n);
         char key[64], joined[CONFIG_TEXT_BYTES];
         if (!eq || one.n >= sizeof(joined))
-            return fail(err, OM_EARG, "--lora takes rank=N, alpha=X or target_modules=A+B, "
-                        "found '%.*s'", (int)size_min(one.n, 40), one.p);
+            return fail(err, OM_EARG,
+                        "--lora takes rank=N, alpha=X or target_modules=A+B, "
+                        "found '%.*s'",
+                        (int)size_min(one.n, 40), one.p);
         int n = snprintf(key, sizeof(key), "model.lora.%.*s",
                          (int)size_min((size_t)(eq - one.p), 40), one.p);
         value = (str){joined, one.n - (size_t)(eq - one.p) - 1};
@@ -46,8 +55,9 @@ static om_status set_lora(config *c, str list, om_err *err)
 static om_status suit_kind(cli *c, config *conf, om_err *err)
 {
     static const char *const format[] = {
-        [CONFIG_LLM] = "text",    [CONFIG_LOGISTIC] = "libsvm", [CONFIG_SOFTMAX] = "libsvm",
-        [CONFIG_MLP] = "idx",     [CONFIG_CNN] = "idx",         [CONFIG_QUADRATIC] = "synthetic"};
+        [CONFIG_LLM] = "text",       [CONFIG_LOGISTIC] = "libsvm",
+        [CONFIG_SOFTMAX] = "libsvm", [CONFIG_MLP] = "idx",
+        [CONFIG_CNN] = "idx",        [CONFIG_QUADRATIC] = "synthetic"};
     if (conf->model.kind == CONFIG_LLM)
         return OM_OK;
     if (!cli_given(c, "format"))
@@ -132,7 +142,8 @@ static const cli_option options[] = {
     {"format", 0, "FORMAT", NULL, "of the data: " CONFIG_FORMATS, false},
     {"lora", 0, "rank=N", NULL, "adapters: rank=16,alpha=32,target_modules=q_proj+v_proj",
      false},
-    {"algorithm", 'a', "NAME", NULL, "fedavg, fedprox, fedadam, fedyogi, fedadagrad", false},
+    {"algorithm", 'a', "NAME", NULL, "fedavg, fedprox, fedadam, fedyogi, fedadagrad",
+     false},
     {"codec", 0, "NAME", NULL, "identity, topk, randk, qsgd", false},
     {"partition", 0, "NAME", NULL, "iid, dirichlet, shards, power, natural", false},
     {"quantization", 0, "METHOD", NULL, "of the base model; not there yet", false},

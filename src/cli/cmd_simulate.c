@@ -15,13 +15,13 @@ typedef struct {
     config conf;
     problem *problem;
     sim *sim;
-    const char *out;      /* folder, or NULL */
-    uint64_t checkpoint;  /* rounds between, 0: at the end only */
-    buf csv, jsonl;       /* rows not yet written */
+    const char *out;     /* folder, or NULL */
+    uint64_t checkpoint; /* rounds between, 0: at the end only */
+    buf csv, jsonl;      /* rows not yet written */
     uint64_t flushed_ns;
-    sim_row *row;         /* (rounds) for the curve */
-    uint64_t first;       /* rounds done before this process */
-    double seconds;       /* in rounds, evaluation apart */
+    sim_row *row;   /* (rounds) for the curve */
+    uint64_t first; /* rounds done before this process */
+    double seconds; /* in rounds, evaluation apart */
     size_t dim;
     uint64_t plain_bytes; /* what the updates would take as f32 */
 } job;
@@ -152,10 +152,13 @@ static om_status write_curve(job *j, om_err *err)
             test[m++] = j->row[i].score.loss;
         }
     }
-    plot_series s[2] = {{.name = "training loss of the clients", .x = x, .y = train, .n = n},
-                        {.name = "loss of the model", .x = ex, .y = test, .n = m,
-                         .dots = m < 60}};
-    plot p = {.title = j->conf.project, .x_label = "round", .y_label = "loss", .series = s,
+    plot_series s[2] = {
+        {.name = "training loss of the clients", .x = x, .y = train, .n = n},
+        {.name = "loss of the model", .x = ex, .y = test, .n = m, .dots = m < 60}};
+    plot p = {.title = j->conf.project,
+              .x_label = "round",
+              .y_label = "loss",
+              .series = s,
               .n_series = m ? 2 : 1};
     om_status st = plot_svg(&p, &svg);
     if (st != OM_OK)
@@ -276,8 +279,8 @@ static om_status answer(job *j, om_err *err)
     sim_score score;
     TRY(sim_evaluate(j->sim, &score, err));
     if (n == 0) {
-        cli_print(j->c, j->c->json ? "{\"rounds\":%llu}\n"
-                                   : "all %llu rounds are done already\n",
+        cli_print(j->c,
+                  j->c->json ? "{\"rounds\":%llu}\n" : "all %llu rounds are done already\n",
                   (unsigned long long)j->first);
         return OM_OK;
     }
@@ -317,16 +320,23 @@ static om_status open_all(job *j, om_err *err)
     const config *c = &j->conf;
     double asked = ceil((double)c->cohort.size * c->cohort.over_selection - 1e-9);
     const float *x0;
-    sim_config s = {.recipe = c->recipe, .cohort = (uint32_t)c->cohort.size,
-                    .min = (uint32_t)c->cohort.min, .dropout = c->cohort.dropout,
-                    .seed = c->seed, .evaluate_every = (uint32_t)c->evaluate_every,
-                    .k = &j->c->kernels, .pool = j->c->pool, .cancel = j->c->cancel};
+    sim_config s = {.recipe = c->recipe,
+                    .cohort = (uint32_t)c->cohort.size,
+                    .min = (uint32_t)c->cohort.min,
+                    .dropout = c->cohort.dropout,
+                    .seed = c->seed,
+                    .evaluate_every = (uint32_t)c->evaluate_every,
+                    .k = &j->c->kernels,
+                    .pool = j->c->pool,
+                    .cancel = j->c->cancel};
     TRY(problem_open(c, &j->c->kernels, j->c->pool, j->c->cancel, &j->problem, err));
     problem_describe(j->problem, &s, &x0);
     if (asked > s.n_clients)
-        return fail(err, OM_EARG, "cohort.size %llu with cohort.over_selection %g asks %.0f "
-                    "clients; there are %u", (unsigned long long)c->cohort.size,
-                    c->cohort.over_selection, asked, (unsigned)s.n_clients);
+        return fail(err, OM_EARG,
+                    "cohort.size %llu with cohort.over_selection %g asks %.0f "
+                    "clients; there are %u",
+                    (unsigned long long)c->cohort.size, c->cohort.over_selection, asked,
+                    (unsigned)s.n_clients);
     s.asked = (uint32_t)asked;
     j->dim = s.dim;
     cli_note(j->c, "%s", problem_summary(j->problem));
@@ -367,7 +377,8 @@ static const cli_option options[] = {
     {"rounds", 'r', "N", NULL, "rounds, instead of the file's", false},
     {"out", 'o', "DIR", NULL, "folder for results.csv, results.jsonl, curve.svg, run.sim",
      false},
-    {"set", 's', "KEY=VALUE", NULL, "one key over the file's, such as algorithm.lr=0.05", true},
+    {"set", 's', "KEY=VALUE", NULL, "one key over the file's, such as algorithm.lr=0.05",
+     true},
     {"checkpoint", 0, "N", "0", "save DIR/run.sim every N rounds; 0: at the end", false},
     {"resume", 0, NULL, NULL, "continue from DIR/run.sim, to the same bits", false},
     {0}};
@@ -379,7 +390,8 @@ const command command_simulate = {
     .min_operands = 1,
     .max_operands = 1,
     .options = options,
-    .details = "The same seed gives the same model, bit for bit, for any --threads.\n"
-               "    octomil init digits --kind mlp && octomil simulate digits.yaml --out runs\n",
+    .details =
+        "The same seed gives the same model, bit for bit, for any --threads.\n"
+        "    octomil init digits --kind mlp && octomil simulate digits.yaml --out runs\n",
     .run = run,
 };

@@ -12,16 +12,34 @@
 enum { MOST_BYTES = 1 << 20, MOST_DEPTH = 4, MOST_KEYS = 200 };
 
 #define AT(member) offsetof(config, member), sizeof(((config *)0)->member)
-#define TEXT(key, member, def, help) {key, CONFIG_IS_TEXT, AT(member), def, 0, 0, NULL, help}
-#define PATH(key, member, def, help) {key, CONFIG_IS_PATH, AT(member), def, 0, 0, NULL, help}
-#define LIST(key, member, def, help) {key, CONFIG_IS_LIST, AT(member), def, 0, 0, NULL, help}
-#define COUNT(key, member, def, lo, hi, help) \
-    {key, CONFIG_IS_COUNT, AT(member), def, lo, hi, NULL, help}
-#define NUMBER(key, member, def, lo, hi, help) \
-    {key, CONFIG_IS_NUMBER, AT(member), def, lo, hi, NULL, help}
-#define CHOICE(key, member, def, choices, help) \
-    {key, CONFIG_IS_CHOICE, AT(member), def, 0, 0, choices, help}
-#define ABSENT(key, exists) {key, CONFIG_IS_ABSENT, 0, 0, "none", 0, 0, exists, NULL}
+#define TEXT(key, member, def, help)                                                       \
+    {                                                                                      \
+        key, CONFIG_IS_TEXT, AT(member), def, 0, 0, NULL, help                             \
+    }
+#define PATH(key, member, def, help)                                                       \
+    {                                                                                      \
+        key, CONFIG_IS_PATH, AT(member), def, 0, 0, NULL, help                             \
+    }
+#define LIST(key, member, def, help)                                                       \
+    {                                                                                      \
+        key, CONFIG_IS_LIST, AT(member), def, 0, 0, NULL, help                             \
+    }
+#define COUNT(key, member, def, lo, hi, help)                                              \
+    {                                                                                      \
+        key, CONFIG_IS_COUNT, AT(member), def, lo, hi, NULL, help                          \
+    }
+#define NUMBER(key, member, def, lo, hi, help)                                             \
+    {                                                                                      \
+        key, CONFIG_IS_NUMBER, AT(member), def, lo, hi, NULL, help                         \
+    }
+#define CHOICE(key, member, def, choices, help)                                            \
+    {                                                                                      \
+        key, CONFIG_IS_CHOICE, AT(member), def, 0, 0, choices, help                        \
+    }
+#define ABSENT(key, exists)                                                                \
+    {                                                                                      \
+        key, CONFIG_IS_ABSENT, 0, 0, "none", 0, 0, exists, NULL                            \
+    }
 
 const config_row config_rows[] = {
     TEXT("project", project, "octomil", "name of the run"),
@@ -30,13 +48,15 @@ const config_row config_rows[] = {
     COUNT("clients", clients, "8", 1, 16777216, "simulate: how many clients there are"),
     PATH("out", out, "", "folder for results"),
     CHOICE("model.kind", model.kind, "llm", CONFIG_KINDS, "what is trained"),
-    PATH("model.path", model.path, "", "llm: GGUF file, Hugging Face folder or llama2.c file"),
+    PATH("model.path", model.path, "",
+         "llm: GGUF file, Hugging Face folder or llama2.c file"),
     CHOICE("model.adaptation", model.adaptation, "lora", CONFIG_ADAPTATIONS,
            "llm: train adapters, or every weight"),
     COUNT("model.lora.rank", model.lora_rank, "8", 1, 4096, "rank of the adapters"),
     NUMBER("model.lora.alpha", model.lora_alpha, "16", 1e-6, 1e6, "scale is alpha / rank"),
     LIST("model.lora.target_modules", model.target_modules, "q_proj,v_proj",
-         "layers with adapters: q_proj k_proj v_proj o_proj gate_proj up_proj down_proj, all"),
+         "layers with adapters: q_proj k_proj v_proj o_proj gate_proj up_proj down_proj, "
+         "all"),
     LIST("model.hidden", model.hidden, "200", "mlp: widths of the hidden layers"),
     NUMBER("model.l2", model.l2, "0", 0, 1e6, "logistic, softmax: (l2/2) |x|^2"),
     COUNT("model.dim", model.dim, "100", 1, 1e9, "quadratic: how many numbers"),
@@ -52,7 +72,8 @@ const config_row config_rows[] = {
     COUNT("data.limit", data.limit, "0", 0, 4294967295.0, "samples read; 0: all"),
     COUNT("data.seq_len", data.seq_len, "64", 2, 1048576, "text: tokens of a sequence"),
     COUNT("cohort.size", cohort.size, "8", 1, 16777216, "updates that close a round"),
-    COUNT("cohort.min", cohort.min, "1", 1, 16777216, "fewest that close it at the deadline"),
+    COUNT("cohort.min", cohort.min, "1", 1, 16777216,
+          "fewest that close it at the deadline"),
     NUMBER("cohort.over_selection", cohort.over_selection, "1", 1, 100,
            "devices asked for each update wanted"),
     NUMBER("cohort.deadline", cohort.deadline_seconds, "600", 0.1, 1e9,
@@ -63,12 +84,13 @@ const config_row config_rows[] = {
     COUNT("server.port", server.port, "8080", 0, 65535, "its port; 0: any that is free"),
     PATH("server.dir", server.dir, "octomil-server", "its database and blobs"),
     COUNT("evaluate.every", evaluate_every, "1", 0, 1e9, "rounds between; 0: at the end"),
-    ABSENT("quantization", "none; for a 4-bit or 8-bit base convert the model first "
+    ABSENT("quantization",
+           "none; for a 4-bit or 8-bit base convert the model first "
            "(octomil convert MODEL OUT --type q4_0) and point model.path to it"),
     ABSENT("pruning", "none"),
     ABSENT("distillation", "none"),
     ABSENT("compression", "none; updates are compressed by codec: (identity, topk, randk, "
-           "qsgd)"),
+                          "qsgd)"),
     ABSENT("device_tiers", "none"),
     ABSENT("privacy", "none"),
     ABSENT("secure_aggregation", "none"),
@@ -85,7 +107,8 @@ static void *field(config *c, const config_row *row) { return (char *)c + row->o
 static om_status set_text(const config_row *row, char *out, str v, om_err *err)
 {
     if (v.n >= row->bytes)
-        return fail(err, OM_ELIMIT, "%s is longer than %zu bytes", row->key, row->bytes - 1);
+        return fail(err, OM_ELIMIT, "%s is longer than %zu bytes", row->key,
+                    row->bytes - 1);
     if (memchr(v.p, '\0', v.n))
         return fail(err, OM_EARG, "%s holds a zero byte", row->key);
     memset(out, 0, row->bytes);
@@ -105,8 +128,8 @@ static om_status set_number(const config_row *row, void *out, str v, om_err *err
     if (whole)
         x = (double)u;
     if (!(x >= row->min && x <= row->max))
-        return fail(err, OM_EARG, "%s is %g; it must lie between %.16g and %.16g", row->key, x,
-                    row->min, row->max);
+        return fail(err, OM_EARG, "%s is %g; it must lie between %.16g and %.16g", row->key,
+                    x, row->min, row->max);
     if (whole)
         *(uint64_t *)out = u;
     else
@@ -134,16 +157,22 @@ static om_status set_row(config *c, const config_row *row, str v, om_err *err)
     switch (row->type) {
     case CONFIG_IS_TEXT:
     case CONFIG_IS_PATH:
-    case CONFIG_IS_LIST: return set_text(row, field(c, row), v, err);
+    case CONFIG_IS_LIST:
+        return set_text(row, field(c, row), v, err);
     case CONFIG_IS_COUNT:
-    case CONFIG_IS_NUMBER: return set_number(row, field(c, row), v, err);
-    case CONFIG_IS_CHOICE: return set_choice(row, field(c, row), v, err);
-    case CONFIG_IS_ABSENT: break;
+    case CONFIG_IS_NUMBER:
+        return set_number(row, field(c, row), v, err);
+    case CONFIG_IS_CHOICE:
+        return set_choice(row, field(c, row), v, err);
+    case CONFIG_IS_ABSENT:
+        break;
     }
     if (str_is(v, "none") || str_is(v, "false"))
         return OM_OK;
-    return fail(err, OM_EUNSUPPORTED, "%s '%.*s' is not available in this version; what "
-                "exists: %s", row->key, (int)size_min(v.n, 40), v.p, row->choices);
+    return fail(err, OM_EUNSUPPORTED,
+                "%s '%.*s' is not available in this version; what "
+                "exists: %s",
+                row->key, (int)size_min(v.n, 40), v.p, row->choices);
 }
 
 /* The sections whose keys are the parameters of a named row. */
@@ -170,8 +199,8 @@ static om_status set_named(config *c, str section, str key, str v, bool *known, 
     }
     if (str_is(section, "partition")) {
         if (!name)
-            return param_set(c->partition->params, c->partition->name, c->partition_p, key, v,
-                             err);
+            return param_set(c->partition->params, c->partition->name, c->partition_p, key,
+                             v, err);
         TRY(partition_need(v, &c->partition, err));
         param_defaults(c->partition->params, c->partition_p);
         return OM_OK;
@@ -186,7 +215,8 @@ static const char *const named_sections[] = {"algorithm", "codec", "partition", 
 static bool is_row(str key, bool section)
 {
     for (const config_row *row = config_rows; row->key; row++)
-        if (strncmp(row->key, key.p, key.n) == 0 && row->key[key.n] == (section ? '.' : '\0'))
+        if (strncmp(row->key, key.p, key.n) == 0 &&
+            row->key[key.n] == (section ? '.' : '\0'))
             return true;
     for (size_t i = 0; section && named_sections[i]; i++)
         if (str_is(key, named_sections[i]))
@@ -201,7 +231,8 @@ static om_status unknown(str key, om_err *err)
     size_t n = 0, dots = 0;
     for (size_t i = 0; i < key.n; i++)
         dots += key.p[i] == '.';
-    for (const config_row *row = config_rows; row->key; row++) { /* siblings at this depth */
+    for (const config_row *row = config_rows; row->key;
+         row++) { /* siblings at this depth */
         const char *end = row->key + strlen(row->key);
         size_t depth = 0;
         for (const char *s = row->key; s < end; s++)
@@ -216,8 +247,8 @@ static om_status unknown(str key, om_err *err)
     for (size_t i = 0; dots == 0 && named_sections[i]; i++)
         names[n++] = named_sections[i];
     const char *near = nearest_name(names, key);
-    return fail(err, OM_EARG, "there is no key '%.*s'%s%s%s", (int)size_min(key.n, 60), key.p,
-                near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
+    return fail(err, OM_EARG, "there is no key '%.*s'%s%s%s", (int)size_min(key.n, 60),
+                key.p, near ? "; did you mean '" : "", near ? near : "", near ? "'?" : "");
 }
 
 static om_status set_key(config *c, str key, str v, om_err *err)
@@ -225,7 +256,8 @@ static om_status set_key(config *c, str key, str v, om_err *err)
     bool known = false;
     const char *dot = memchr(key.p, '.', key.n);
     if (dot) {
-        str section = {key.p, (size_t)(dot - key.p)}, rest = {dot + 1, key.n - section.n - 1};
+        str section = {key.p, (size_t)(dot - key.p)},
+            rest = {dot + 1, key.n - section.n - 1};
         TRY(set_named(c, section, rest, v, &known, err));
         if (known)
             return OM_OK;
@@ -265,7 +297,8 @@ void config_defaults(config *c)
     for (const config_row *row = config_rows; row->key && s == OM_OK; row++)
         s = set_row(c, row, str_of(row->def), NULL);
     if (s == OM_OK)
-        s = fl_recipe_of(STR("fedavg"), STR(""), STR("identity"), STR(""), &c->recipe, NULL);
+        s = fl_recipe_of(STR("fedavg"), STR(""), STR("identity"), STR(""), &c->recipe,
+                         NULL);
     if (s == OM_OK)
         s = partition_need(STR("iid"), &c->partition, NULL);
     BUG_IF(s != OM_OK || check(c, NULL) != OM_OK);
@@ -336,8 +369,8 @@ static om_status leaf(reader *r, str key, const yaml_node_t *value)
 static om_status walk(reader *r, const char *name, const yaml_node_t *map, str prefix,
                       int depth);
 
-static om_status entry(reader *r, const char *name, const yaml_node_pair_t *pair, str prefix,
-                       int depth)
+static om_status entry(reader *r, const char *name, const yaml_node_pair_t *pair,
+                       str prefix, int depth)
 {
     yaml_node_t *k = yaml_document_get_node(r->doc, pair->key);
     yaml_node_t *v = yaml_document_get_node(r->doc, pair->value);
@@ -366,7 +399,8 @@ static om_status no_repeats(reader *r, const char *name, const yaml_node_t *map)
     const yaml_node_pair_t *first = map->data.mapping.pairs.start;
     const yaml_node_pair_t *end = map->data.mapping.pairs.top;
     if (end - first > MOST_KEYS)
-        return fail(r->err, OM_ELIMIT, "%s: a section has more than %d keys", name, MOST_KEYS);
+        return fail(r->err, OM_ELIMIT, "%s: a section has more than %d keys", name,
+                    MOST_KEYS);
     for (const yaml_node_pair_t *a = first; a < end; a++) {
         const yaml_node_t *k = yaml_document_get_node(r->doc, a->key);
         for (const yaml_node_pair_t *b = first; b < a; b++) {
@@ -398,14 +432,16 @@ static om_status walk(reader *r, const char *name, const yaml_node_t *map, str p
     return OM_OK;
 }
 
-static om_status read_document(const char *name, yaml_document_t *doc, config *c, om_err *err)
+static om_status read_document(const char *name, yaml_document_t *doc, config *c,
+                               om_err *err)
 {
     reader r = {.c = c, .doc = doc, .err = err};
     yaml_node_t *root = yaml_document_get_root_node(doc);
     if (!root)
         return fail(err, OM_EFORMAT, "%s: the configuration is empty", name);
     if (root->type != YAML_MAPPING_NODE)
-        return fail(err, OM_EFORMAT, "%s: the configuration is not a list of key: value", name);
+        return fail(err, OM_EFORMAT, "%s: the configuration is not a list of key: value",
+                    name);
     TRY(walk(&r, name, root, (str){NULL, 0}, 0));
     om_status s = check(c, err);
     return s == OM_OK ? s : fail_in(err, s, name);
@@ -418,8 +454,8 @@ om_status config_parse(const char *name, const void *p, size_t n, config *out, o
     config c;
     config_defaults(&c);
     if (n > MOST_BYTES)
-        return fail(err, OM_ELIMIT, "%s: %zu bytes; a configuration has at most %d", name, n,
-                    MOST_BYTES);
+        return fail(err, OM_ELIMIT, "%s: %zu bytes; a configuration has at most %d", name,
+                    n, MOST_BYTES);
     if (!yaml_parser_initialize(&parser))
         return fail(err, OM_ENOMEM, "%s: no memory for the YAML reader", name);
     yaml_parser_set_input_string(&parser, p, n);

@@ -26,7 +26,14 @@
 
 enum { CONFIG_PATH_BYTES = 512, CONFIG_TEXT_BYTES = 128 };
 
-enum { CONFIG_LLM, CONFIG_LOGISTIC, CONFIG_SOFTMAX, CONFIG_MLP, CONFIG_CNN, CONFIG_QUADRATIC };
+enum {
+    CONFIG_LLM,
+    CONFIG_LOGISTIC,
+    CONFIG_SOFTMAX,
+    CONFIG_MLP,
+    CONFIG_CNN,
+    CONFIG_QUADRATIC
+};
 #define CONFIG_KINDS "llm|logistic|softmax|mlp|cnn|quadratic"
 enum { CONFIG_LORA, CONFIG_FULL };
 #define CONFIG_ADAPTATIONS "lora|full"
@@ -36,61 +43,63 @@ enum { CONFIG_TEXT_FILES, CONFIG_LIBSVM, CONFIG_IDX, CONFIG_SYNTHETIC };
 typedef struct {
     char project[CONFIG_TEXT_BYTES];
     uint64_t seed, rounds, clients;
-    char out[CONFIG_PATH_BYTES];         /* results; "" = print only */
+    char out[CONFIG_PATH_BYTES]; /* results; "" = print only */
     struct {
-        int kind;                        /* CONFIG_LLM .. */
-        char path[CONFIG_PATH_BYTES];    /* llm: GGUF file or model folder */
-        int adaptation;                  /* CONFIG_LORA, CONFIG_FULL */
+        int kind;                     /* CONFIG_LLM .. */
+        char path[CONFIG_PATH_BYTES]; /* llm: GGUF file or model folder */
+        int adaptation;               /* CONFIG_LORA, CONFIG_FULL */
         uint64_t lora_rank;
         double lora_alpha;
         char target_modules[CONFIG_TEXT_BYTES]; /* "q_proj,v_proj" */
-        char hidden[CONFIG_TEXT_BYTES];  /* mlp: widths, "200" or "200,100" */
-        double l2;                       /* logistic, softmax: (l2/2) |x|^2 */
-        uint64_t dim;                    /* quadratic */
-        double heterogeneity, condition; /* quadratic */
+        char hidden[CONFIG_TEXT_BYTES];         /* mlp: widths, "200" or "200,100" */
+        double l2;                              /* logistic, softmax: (l2/2) |x|^2 */
+        uint64_t dim;                           /* quadratic */
+        double heterogeneity, condition;        /* quadratic */
     } model;
     struct {
         int format;
         char path[CONFIG_PATH_BYTES];
-        char labels[CONFIG_PATH_BYTES];      /* idx */
+        char labels[CONFIG_PATH_BYTES]; /* idx */
         char test_path[CONFIG_PATH_BYTES];
         char test_labels[CONFIG_PATH_BYTES];
-        uint64_t limit;                      /* samples read; 0: all */
-        uint64_t seq_len;                    /* text */
+        uint64_t limit;   /* samples read; 0: all */
+        uint64_t seq_len; /* text */
     } data;
-    fl_recipe recipe;                        /* algorithm and codec, checked */
+    fl_recipe recipe; /* algorithm and codec, checked */
     const partition_rule *partition;
     double partition_p[8];
     struct {
-        uint64_t size;              /* updates that close a round */
-        uint64_t min;               /* fewest that close it at the deadline */
-        double over_selection;      /* clients asked = size x this, rounded up */
+        uint64_t size;         /* updates that close a round */
+        uint64_t min;          /* fewest that close it at the deadline */
+        double over_selection; /* clients asked = size x this, rounded up */
         double deadline_seconds;
-        double dropout;             /* simulate: part of the asked that never answers */
+        double dropout; /* simulate: part of the asked that never answers */
     } cohort;
     struct {
         char address[CONFIG_TEXT_BYTES]; /* where the server listens, and agents call */
         uint64_t port;
-        char dir[CONFIG_PATH_BYTES];     /* database and blobs */
+        char dir[CONFIG_PATH_BYTES]; /* database and blobs */
     } server;
-    uint64_t evaluate_every;             /* rounds; 0: at the end only */
+    uint64_t evaluate_every; /* rounds; 0: at the end only */
 } config;
 
 typedef enum {
-    CONFIG_IS_TEXT, CONFIG_IS_PATH, CONFIG_IS_LIST, /* char arrays; a list joins with ',' */
-    CONFIG_IS_COUNT,                                /* uint64_t */
-    CONFIG_IS_NUMBER,                               /* double */
-    CONFIG_IS_CHOICE,                               /* int */
-    CONFIG_IS_ABSENT,                               /* a feature that is not there */
+    CONFIG_IS_TEXT,
+    CONFIG_IS_PATH,
+    CONFIG_IS_LIST,   /* char arrays; a list joins with ',' */
+    CONFIG_IS_COUNT,  /* uint64_t */
+    CONFIG_IS_NUMBER, /* double */
+    CONFIG_IS_CHOICE, /* int */
+    CONFIG_IS_ABSENT, /* a feature that is not there */
 } config_type;
 
 typedef struct {
-    const char *key;         /* "model.lora.rank" */
+    const char *key; /* "model.lora.rank" */
     config_type type;
-    size_t offset, bytes;    /* in config */
-    const char *def;         /* as text */
+    size_t offset, bytes; /* in config */
+    const char *def;      /* as text */
     double min, max;
-    const char *choices;     /* IS_CHOICE; IS_ABSENT: what exists instead */
+    const char *choices; /* IS_CHOICE; IS_ABSENT: what exists instead */
     const char *help;
 } config_row;
 

@@ -52,13 +52,18 @@ static om_status put_value(const config *c, const config_row *row, buf *out)
     const void *v = (const char *)c + row->offset;
     switch (row->type) {
     case CONFIG_IS_TEXT:
-    case CONFIG_IS_PATH: return put_quoted(out, v);
-    case CONFIG_IS_LIST: return put_list(out, v);
+    case CONFIG_IS_PATH:
+        return put_quoted(out, v);
+    case CONFIG_IS_LIST:
+        return put_list(out, v);
     case CONFIG_IS_COUNT:
         return buf_fmt(out, "%llu", (unsigned long long)*(const uint64_t *)v);
-    case CONFIG_IS_NUMBER: return put_number(out, *(const double *)v);
-    case CONFIG_IS_CHOICE: return put_choice(out, row->choices, *(const int *)v);
-    case CONFIG_IS_ABSENT: return buf_str(out, STR("none"));
+    case CONFIG_IS_NUMBER:
+        return put_number(out, *(const double *)v);
+    case CONFIG_IS_CHOICE:
+        return put_choice(out, row->choices, *(const int *)v);
+    case CONFIG_IS_ABSENT:
+        return buf_str(out, STR("none"));
     }
     return OM_EARG;
 }
@@ -88,7 +93,8 @@ static om_status put_headings(const char *before, const char *key, buf *out, siz
     return OM_OK;
 }
 
-static om_status put_row(const config *c, const char *before, const config_row *row, buf *out)
+static om_status put_row(const config *c, const char *before, const config_row *row,
+                         buf *out)
 {
     size_t depth;
     const char *last = strrchr(row->key, '.');
@@ -98,7 +104,8 @@ static om_status put_row(const config *c, const char *before, const config_row *
     TRY(put_value(c, row, out));
     if (row->type == CONFIG_IS_CHOICE)
         return buf_fmt(out, "  # %s: %s\n", row->choices, row->help);
-    return buf_fmt(out, "  # %s\n", row->type == CONFIG_IS_ABSENT ? row->choices : row->help);
+    return buf_fmt(out, "  # %s\n",
+                   row->type == CONFIG_IS_ABSENT ? row->choices : row->help);
 }
 
 static om_status put_named(const char *section, const char *name, const char *summary,
@@ -125,9 +132,10 @@ om_status config_print(const config *c, buf *out)
     for (const config_row *row = config_rows; row->key; row++) {
         if (!named && strncmp(row->key, "cohort.", 7) == 0) {
             named = true;
-            TRY(put_named("algorithm", r->algo->name, r->algo->summary, r->algo->params, r->p,
+            TRY(put_named("algorithm", r->algo->name, r->algo->summary, r->algo->params,
+                          r->p, out));
+            TRY(put_named("codec", r->up->name, r->up->summary, r->up->params, r->up_p,
                           out));
-            TRY(put_named("codec", r->up->name, r->up->summary, r->up->params, r->up_p, out));
             TRY(put_named("partition", c->partition->name, c->partition->summary,
                           c->partition->params, c->partition_p, out));
         }

@@ -13,9 +13,9 @@
 typedef struct {
     os_map file, label_file;
     data_sparse sparse;
-    float *sign;        /* (n_rows) +-1, logistic */
-    float *dense;       /* (n, features), networks on LIBSVM rows */
-    int32_t *label;     /* (n) */
+    float *sign;    /* (n_rows) +-1, logistic */
+    float *dense;   /* (n, features), networks on LIBSVM rows */
+    int32_t *label; /* (n) */
     net_data rows;
 } table;
 
@@ -35,7 +35,7 @@ struct problem {
     logistic *logistic; /* (threads) */
     net_shape shape;
     net_task net_task;
-    net **nets;         /* (threads) */
+    net **nets; /* (threads) */
     llm_problem *llm;
     const om_cancel *cancel;
     float *class_label; /* (MOST_CLASSES) labels of LIBSVM rows, ascending */
@@ -47,8 +47,9 @@ struct problem {
 
 static om_status need_path(const char *path, const char *key, om_err *err)
 {
-    return path[0] ? OM_OK
-                   : fail(err, OM_EARG, "%s is not set; it names the file to learn from", key);
+    return path[0]
+               ? OM_OK
+               : fail(err, OM_EARG, "%s is not set; it names the file to learn from", key);
 }
 
 static om_status in_file(const char *path, om_status s, om_err *err)
@@ -59,7 +60,8 @@ static om_status in_file(const char *path, om_status s, om_err *err)
 static om_status refuse_gzip(const os_map *m, const char *path, om_err *err)
 {
     if (m->n > 2 && m->p[0] == 0x1f && m->p[1] == 0x8b)
-        return fail(err, OM_EUNSUPPORTED, "'%s' is gzipped; unpack it with gunzip first", path);
+        return fail(err, OM_EUNSUPPORTED, "'%s' is gzipped; unpack it with gunzip first",
+                    path);
     return OM_OK;
 }
 
@@ -110,8 +112,8 @@ static om_status class_labels(problem *p, table *t, om_err *err)
     for (size_t i = 0; i < t->rows.n; i++) {
         uint32_t at = class_at(p->class_label, p->n_classes, t->sparse.label[i]);
         if (at == p->n_classes || p->class_label[at] != t->sparse.label[i])
-            return fail(err, OM_EARG, "row %zu has label %g, which no training row has", i + 1,
-                        (double)t->sparse.label[i]);
+            return fail(err, OM_EARG, "row %zu has label %g, which no training row has",
+                        i + 1, (double)t->sparse.label[i]);
         t->label[i] = (int32_t)at;
     }
     t->rows.classes = p->n_classes;
@@ -121,7 +123,8 @@ static om_status class_labels(problem *p, table *t, om_err *err)
 /* LIBSVM rows as a dense matrix of `features` columns (0: their own). */
 static om_status densify(problem *p, table *t, uint32_t features, om_err *err)
 {
-    size_t n = limited(p->conf, t->sparse.n_rows), w = features ? features : t->sparse.n_cols, all;
+    size_t n = limited(p->conf, t->sparse.n_rows),
+           w = features ? features : t->sparse.n_cols, all;
     if (!size_mul(n, w, &all) || !(t->dense = mem_array(all, sizeof(float))) ||
         !(t->label = mem_array(n, sizeof(int32_t))))
         return fail(err, OM_ENOMEM, "no memory for %zu rows of %zu numbers", n, w);
@@ -135,8 +138,8 @@ static om_status densify(problem *p, table *t, uint32_t features, om_err *err)
     return class_labels(p, t, err);
 }
 
-static om_status read_images(const config *c, const char *path, const char *labels, table *t,
-                             data_idx *shape, om_err *err)
+static om_status read_images(const config *c, const char *path, const char *labels,
+                             table *t, data_idx *shape, om_err *err)
 {
     data_idx la;
     TRY(os_map_open(path, &t->file, err));
@@ -146,14 +149,18 @@ static om_status read_images(const config *c, const char *path, const char *labe
     TRY(refuse_gzip(&t->label_file, labels, err));
     TRY(in_file(labels, data_idx_open(t->label_file.p, t->label_file.n, &la, err), err));
     if (shape->type != IDX_U8 || la.type != IDX_U8 || la.count != shape->dim[0])
-        return fail(err, OM_EFORMAT, "'%s' and '%s' are not images and their labels, both of "
-                    "unsigned bytes", path, labels);
+        return fail(err, OM_EFORMAT,
+                    "'%s' and '%s' are not images and their labels, both of "
+                    "unsigned bytes",
+                    path, labels);
     size_t n = limited(c, la.count);
     t->label = mem_array(n, sizeof(int32_t));
     if (!t->label || n == 0)
         return fail(err, n ? OM_ENOMEM : OM_EARG, "'%s': no memory or no labels", labels);
-    t->rows = (net_data){.n = n, .features = (uint32_t)(shape->count / la.count),
-                         .bytes = shape->raw, .label = t->label};
+    t->rows = (net_data){.n = n,
+                         .features = (uint32_t)(shape->count / la.count),
+                         .bytes = shape->raw,
+                         .label = t->label};
     for (size_t i = 0; i < n; i++) {
         t->label[i] = la.raw[i];
         if (t->rows.classes <= la.raw[i])
@@ -174,7 +181,8 @@ static void table_close(table *t)
 
 /* ---- dealing ---- */
 
-static om_status deal(problem *p, size_t n, const uint32_t *label, uint32_t classes, om_err *err)
+static om_status deal(problem *p, size_t n, const uint32_t *label, uint32_t classes,
+                      om_err *err)
 {
     const config *c = p->conf;
     partition_data d = {n, label, classes, NULL};
@@ -187,8 +195,8 @@ static om_status deal(problem *p, size_t n, const uint32_t *label, uint32_t clas
     }
     size_t used = strlen(p->summary);
     snprintf(p->summary + used, sizeof(p->summary) - used,
-             "; %u clients with %zu to %zu samples, %s", (unsigned)p->n_clients, least, most,
-             c->partition->name);
+             "; %u clients with %zu to %zu samples, %s", (unsigned)p->n_clients, least,
+             most, c->partition->name);
     return OM_OK;
 }
 
@@ -203,9 +211,12 @@ static om_status start_at_zero(problem *p, om_err *err)
 static om_status open_quadratic(problem *p, om_err *err)
 {
     const config *c = p->conf;
-    quadratic_config q = {.dim = (size_t)c->model.dim, .n_clients = p->n_clients,
-                          .mu = 1 / c->model.condition, .smooth = 1,
-                          .heterogeneity = c->model.heterogeneity, .seed = c->seed};
+    quadratic_config q = {.dim = (size_t)c->model.dim,
+                          .n_clients = p->n_clients,
+                          .mu = 1 / c->model.condition,
+                          .smooth = 1,
+                          .heterogeneity = c->model.heterogeneity,
+                          .seed = c->seed};
     TRY(quadratic_open(&q, &p->quadratic, err));
     p->dim = q.dim;
     snprintf(p->summary, sizeof(p->summary), "quadratic of %zu numbers; %u clients", p->dim,
@@ -250,8 +261,10 @@ static om_status open_logistic(problem *p, om_err *err)
         TRY(in_file(c->data.test_path, signs(&p->test, err), err));
         p->has_test = true;
     }
-    p->logistic_task = (logistic_task){.rows = &p->train.sparse, .label = p->train.sign,
-                                       .split = &p->split, .intercept = true,
+    p->logistic_task = (logistic_task){.rows = &p->train.sparse,
+                                       .label = p->train.sign,
+                                       .split = &p->split,
+                                       .intercept = true,
                                        .l2 = c->model.l2};
     p->dim = logistic_dim(&p->logistic_task);
     snprintf(p->summary, sizeof(p->summary), "logistic regression of %zu numbers", p->dim);
@@ -260,8 +273,9 @@ static om_status open_logistic(problem *p, om_err *err)
     uint32_t *classes = mem_array(n, sizeof(*classes));
     for (size_t i = 0; classes && i < n; i++)
         classes[i] = p->train.sign[i] > 0;
-    om_status s = classes && p->logistic ? deal(p, n, classes, 2, err)
-                                         : fail(err, OM_ENOMEM, "no memory for the clients");
+    om_status s = classes && p->logistic
+                      ? deal(p, n, classes, 2, err)
+                      : fail(err, OM_ENOMEM, "no memory for the clients");
     mem_free(classes);
     return s == OM_OK ? start_at_zero(p, err) : s;
 }
@@ -323,8 +337,9 @@ static om_status shape_of(problem *p, om_err *err)
     TRY(net_shape_check(&p->shape, err));
     p->dim = net_dim(&p->shape);
     snprintf(p->summary, sizeof(p->summary), "%s of %zu numbers on %u features, %u classes",
-             c->model.kind == CONFIG_CNN ? "cnn" : c->model.kind == CONFIG_MLP ? "mlp"
-                                                                              : "softmax",
+             c->model.kind == CONFIG_CNN   ? "cnn"
+             : c->model.kind == CONFIG_MLP ? "mlp"
+                                           : "softmax",
              p->dim, p->shape.features, p->shape.classes);
     return OM_OK;
 }
@@ -354,9 +369,11 @@ static om_status open_net(problem *p, om_err *err)
         p->has_test = true;
         if (p->test.rows.features != p->shape.features ||
             p->test.rows.classes > p->shape.classes)
-            return fail(err, OM_EARG, "'%s' has %u features and %u classes, the training data "
-                        "%u and %u", c->data.test_path, p->test.rows.features,
-                        p->test.rows.classes, p->shape.features, p->shape.classes);
+            return fail(err, OM_EARG,
+                        "'%s' has %u features and %u classes, the training data "
+                        "%u and %u",
+                        c->data.test_path, p->test.rows.features, p->test.rows.classes,
+                        p->shape.features, p->shape.classes);
     }
     TRY(deal(p, p->train.rows.n, (const uint32_t *)p->train.label, p->shape.classes, err));
     return open_nets(p, err);
@@ -407,7 +424,8 @@ static om_status llm_score(void *ctx, const float *x, sim_score *out, om_err *er
 
 typedef struct {
     om_status (*open)(problem *p, om_err *err);
-    om_status (*client)(void *ctx, uint32_t client, int worker, fl_oracle *out, om_err *err);
+    om_status (*client)(void *ctx, uint32_t client, int worker, fl_oracle *out,
+                        om_err *err);
     om_status (*score)(void *ctx, const float *x, sim_score *out, om_err *err);
 } kind;
 

@@ -15,7 +15,8 @@ void problem_close(problem *p);
 /* Fills dim, n_clients, make_oracle, evaluate and ctx of *s; *x0 (dim) lives as long as
  * the problem. */
 void problem_describe(problem *p, sim_config *s, const float **x0);
-/* One line for people: "mlp 784-200-10, 159010 numbers; 100 clients of 40 to 900 samples". */
+/* One line for people: "mlp 784-200-10, 159010 numbers; 100 clients of 40 to 900 samples".
+ */
 const char *problem_summary(const problem *p);
 
 #endif

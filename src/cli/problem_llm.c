@@ -18,10 +18,10 @@ struct llm_problem {
     const om_cancel *cancel;
     int threads;
     llm_model *base;
-    oracle_llm **worker;  /* (threads) */
-    token_data *client;   /* (n_clients) views of ids */
+    oracle_llm **worker; /* (threads) */
+    token_data *client;  /* (n_clients) views of ids */
     uint32_t n_clients, cap;
-    int32_t **ids;        /* (n_ids) blocks of tokens */
+    int32_t **ids; /* (n_ids) blocks of tokens */
     uint32_t n_ids;
     token_data test;
 };
@@ -41,8 +41,8 @@ static om_status read_tokens(llm_problem *p, const char *path, int32_t **ids, si
     if (s == OM_OK && !block)
         s = fail(err, OM_ENOMEM, "no memory for the tokens of '%s'", path);
     if (s == OM_OK)
-        s = tokenizer_encode(p->base->tok, (str){(const char *)m.p, m.n}, false, false, block,
-                             m.n + 8, n, err);
+        s = tokenizer_encode(p->base->tok, (str){(const char *)m.p, m.n}, false, false,
+                             block, m.n + 8, n, err);
     if (s == OM_OK && *n < SHORTEST)
         s = fail(err, OM_EARG, "'%s' has %zu tokens, too few to learn from", path, *n);
     os_map_close(&m);
@@ -91,7 +91,8 @@ static om_status read_texts(llm_problem *p, om_err *err)
 {
     const config *c = p->conf;
     if (c->data.format != CONFIG_TEXT_FILES || !c->data.path[0])
-        return fail(err, OM_EARG, "model.kind llm learns from data.format text at data.path");
+        return fail(err, OM_EARG,
+                    "model.kind llm learns from data.format text at data.path");
     p->cap = (uint32_t)c->clients;
     p->client = mem_array(p->cap, sizeof(*p->client));
     p->ids = mem_array((size_t)p->cap + 1, sizeof(*p->ids));
@@ -118,13 +119,16 @@ static om_status read_texts(llm_problem *p, om_err *err)
 static om_status open_workers(llm_problem *p, om_err *err)
 {
     const config *c = p->conf;
-    lora_config lora = {.rank = (uint32_t)c->model.lora_rank, .alpha = (float)c->model.lora_alpha,
-                        .target_modules = c->model.target_modules, .seed = c->seed};
+    lora_config lora = {.rank = (uint32_t)c->model.lora_rank,
+                        .alpha = (float)c->model.lora_alpha,
+                        .target_modules = c->model.target_modules,
+                        .seed = c->seed};
     double batch = c->recipe.p[LOCAL_BATCH];
     oracle_llm_config oc = {.base = p->base,
                             .lora = c->model.adaptation == CONFIG_LORA ? &lora : NULL,
                             .seq_len = (uint32_t)c->data.seq_len,
-                            .batch = batch >= 1 ? (uint32_t)batch : 8, .k = p->k,
+                            .batch = batch >= 1 ? (uint32_t)batch : 8,
+                            .k = p->k,
                             .cancel = p->cancel};
     p->worker = mem_array((size_t)p->threads, sizeof(*p->worker));
     if (!p->worker)
@@ -145,8 +149,8 @@ static om_status fill(llm_problem *p, om_err *err)
     return open_workers(p, err);
 }
 
-om_status llm_problem_open(const config *c, const kern *k, pool *pl, const om_cancel *cancel,
-                           llm_problem **out, om_err *err)
+om_status llm_problem_open(const config *c, const kern *k, pool *pl,
+                           const om_cancel *cancel, llm_problem **out, om_err *err)
 {
     llm_problem *p = mem_alloc(sizeof(*p));
     if (!p)
@@ -185,7 +189,10 @@ void llm_problem_close(llm_problem *p)
 
 size_t llm_problem_dim(const llm_problem *p) { return oracle_llm_dim(p->worker[0]); }
 uint32_t llm_problem_clients(const llm_problem *p) { return p->n_clients; }
-const float *llm_problem_start(const llm_problem *p) { return oracle_llm_start(p->worker[0]); }
+const float *llm_problem_start(const llm_problem *p)
+{
+    return oracle_llm_start(p->worker[0]);
+}
 
 void llm_problem_summary(const llm_problem *p, char *out, size_t cap)
 {
@@ -195,7 +202,8 @@ void llm_problem_summary(const llm_problem *p, char *out, size_t cap)
         least = size_min(least, p->client[i].n);
         most = size_max(most, p->client[i].n);
     }
-    snprintf(out, cap, "%.80s, %zu trainable numbers (%s); %u clients with %zu to %zu tokens",
+    snprintf(out, cap,
+             "%.80s, %zu trainable numbers (%s); %u clients with %zu to %zu tokens",
              c->model.path, llm_problem_dim(p),
              c->model.adaptation == CONFIG_LORA ? "LoRA" : "all weights",
              (unsigned)p->n_clients, least, most);

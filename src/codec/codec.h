@@ -28,8 +28,8 @@ struct codec {
     /* y += weight * decoded.  Hostile input: refuses, naming what is wrong, any message
      * that encode could not have written (wrong length, index out of range or order,
      * NaN or infinity); y is untouched then. */
-    om_status (*decode)(const double *p, const uint8_t *in, size_t n, float weight, float *y,
-                        size_t d, om_err *err);
+    om_status (*decode)(const double *p, const uint8_t *in, size_t n, float weight,
+                        float *y, size_t d, om_err *err);
 };
 
 extern const codec *const codecs[]; /* ends with NULL */

@@ -39,13 +39,15 @@ static om_status encode(const double *p, const float *x, size_t d, rng r, arena 
     return OM_OK;
 }
 
-static om_status decode(const double *p, const uint8_t *in, size_t n, float weight, float *y,
-                        size_t d, om_err *err)
+static om_status decode(const double *p, const uint8_t *in, size_t n, float weight,
+                        float *y, size_t d, om_err *err)
 {
     (void)p;
     if (n / 4 != d || n % 4)
-        return fail(err, OM_EFORMAT, "identity: the message has %zu bytes, expected %zu "
-                    "(4 for each of %zu numbers)", n, 4 * d, d);
+        return fail(err, OM_EFORMAT,
+                    "identity: the message has %zu bytes, expected %zu "
+                    "(4 for each of %zu numbers)",
+                    n, 4 * d, d);
     if (!wire_all_finite(in, d))
         return fail(err, OM_EFORMAT, "identity: the message holds a NaN or an infinity");
     for (size_t i = 0; i < d; i++)

@@ -35,7 +35,10 @@ static double omega(const double *p, size_t d)
     return fmin(b / (4 * s * s), sqrt(b) / s);
 }
 
-static size_t bucket_bytes(const double *p, size_t n) { return 4 + (n * bits_of_p(p) + 7) / 8; }
+static size_t bucket_bytes(const double *p, size_t n)
+{
+    return 4 + (n * bits_of_p(p) + 7) / 8;
+}
 
 static size_t bound(const double *p, size_t d)
 {
@@ -112,11 +115,13 @@ static om_status check_bucket(const double *p, const uint8_t *in, size_t n, om_e
     for (size_t i = 0; i < n; i++) {
         uint32_t c = bits_get(&codes, width);
         if (c > 2 * s || (norm == 0 && c != s))
-            return fail(err, OM_EFORMAT, "qsgd: level %u is outside a bucket of %u levels%s",
-                        (unsigned)c, 2 * s + 1, norm ? "" : " and norm zero");
+            return fail(err, OM_EFORMAT,
+                        "qsgd: level %u is outside a bucket of %u levels%s", (unsigned)c,
+                        2 * s + 1, norm ? "" : " and norm zero");
     }
     return bits_done(&codes) ? OM_OK
-                             : fail(err, OM_EFORMAT, "qsgd: a bucket's last byte is not "
+                             : fail(err, OM_EFORMAT,
+                                    "qsgd: a bucket's last byte is not "
                                     "filled with zeros");
 }
 
@@ -126,16 +131,19 @@ static void add_bucket(const double *p, const uint8_t *in, size_t n, float weigh
     float norm = wire_load_f32(in);
     bits_in codes = bits_of(in + 4, bucket_bytes(p, n) - 4);
     for (size_t i = 0; i < n; i++)
-        y[i] += weight * (norm * ((float)((int)bits_get(&codes, width) - (int)s) / (float)s));
+        y[i] +=
+            weight * (norm * ((float)((int)bits_get(&codes, width) - (int)s) / (float)s));
 }
 
-static om_status decode(const double *p, const uint8_t *in, size_t n, float weight, float *y,
-                        size_t d, om_err *err)
+static om_status decode(const double *p, const uint8_t *in, size_t n, float weight,
+                        float *y, size_t d, om_err *err)
 {
     size_t b = (size_t)p[BUCKET], full = bucket_bytes(p, b);
     if (n != bound(p, d))
-        return fail(err, OM_EFORMAT, "qsgd: the message has %zu bytes, expected %zu for %zu "
-                    "numbers of %u bits", n, bound(p, d), d, bits_of_p(p));
+        return fail(err, OM_EFORMAT,
+                    "qsgd: the message has %zu bytes, expected %zu for %zu "
+                    "numbers of %u bits",
+                    n, bound(p, d), d, bits_of_p(p));
     for (size_t i = 0; i < d; i += b)
         TRY(check_bucket(p, in + i / b * full, size_min(b, d - i), err));
     for (size_t i = 0; i < d; i += b)

@@ -66,13 +66,15 @@ static om_status encode(const double *p, const float *x, size_t d, rng r, arena 
     return OM_OK;
 }
 
-static om_status decode(const double *p, const uint8_t *in, size_t n, float weight, float *y,
-                        size_t d, om_err *err)
+static om_status decode(const double *p, const uint8_t *in, size_t n, float weight,
+                        float *y, size_t d, om_err *err)
 {
     size_t k = k_of(p, d);
     if (n != bound(p, d))
-        return fail(err, OM_EFORMAT, "randk: the message has %zu bytes, expected %zu for "
-                    "%zu of %zu numbers", n, bound(p, d), k, d);
+        return fail(err, OM_EFORMAT,
+                    "randk: the message has %zu bytes, expected %zu for "
+                    "%zu of %zu numbers",
+                    n, bound(p, d), k, d);
     float scale = k ? (float)((double)d / (double)k) : 0;
     bool finite = true;
     for (size_t j = 0; j < k; j++)

@@ -43,7 +43,10 @@ static unsigned rice_of(size_t k, size_t d)
     return b;
 }
 
-static double alpha(const double *p, size_t d) { return d ? (double)k_of(p, d) / (double)d : 1; }
+static double alpha(const double *p, size_t d)
+{
+    return d ? (double)k_of(p, d) / (double)d : 1;
+}
 
 static size_t bound(const double *p, size_t d)
 {
@@ -155,18 +158,22 @@ static bool walk(const uint8_t *in, size_t n, size_t k, size_t d, float weight, 
     return bits_done(&gaps);
 }
 
-static om_status decode(const double *p, const uint8_t *in, size_t n, float weight, float *y,
-                        size_t d, om_err *err)
+static om_status decode(const double *p, const uint8_t *in, size_t n, float weight,
+                        float *y, size_t d, om_err *err)
 {
     size_t k = k_of(p, d);
     if (n < 4 * k || n > bound(p, d))
-        return fail(err, OM_EFORMAT, "topk: the message has %zu bytes, expected %zu to %zu "
-                    "for %zu of %zu numbers", n, 4 * k, bound(p, d), k, d);
+        return fail(err, OM_EFORMAT,
+                    "topk: the message has %zu bytes, expected %zu to %zu "
+                    "for %zu of %zu numbers",
+                    n, 4 * k, bound(p, d), k, d);
     if (!wire_all_finite(in, k))
         return fail(err, OM_EFORMAT, "topk: the message holds a NaN or an infinity");
     if (!walk(in, n, k, d, 0, NULL))
-        return fail(err, OM_EFORMAT, "topk: the indices are not %zu ascending numbers below "
-                    "%zu that end with the message", k, d);
+        return fail(err, OM_EFORMAT,
+                    "topk: the indices are not %zu ascending numbers below "
+                    "%zu that end with the message",
+                    k, d);
     walk(in, n, k, d, weight, y);
     return OM_OK;
 }

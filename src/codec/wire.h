@@ -10,7 +10,8 @@
 
 static inline uint32_t wire_load(const uint8_t *p)
 {
-    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 | (uint32_t)p[3] << 24;
+    return (uint32_t)p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 |
+           (uint32_t)p[3] << 24;
 }
 
 static inline void wire_store(uint8_t *p, uint32_t u)
@@ -100,8 +101,8 @@ static inline void bits_end(bits_out *b)
 typedef struct {
     const uint8_t *p, *end;
     uint64_t acc;
-    unsigned n;  /* bits in acc */
-    bool ok;     /* false once more was asked for than there is */
+    unsigned n; /* bits in acc */
+    bool ok;    /* false once more was asked for than there is */
 } bits_in;
 
 static inline bits_in bits_of(const uint8_t *p, size_t n)

@@ -20,7 +20,7 @@
 /* A client's local problem f_i.  x is (dim).  All functions may be NULL but grad. */
 typedef struct {
     size_t dim;
-    uint64_t n_samples;   /* its weight in the mean */
+    uint64_t n_samples; /* its weight in the mean */
     void *ctx;
     /* g = grad f_i(x) over all its data; *loss may be NULL. */
     om_status (*grad)(void *ctx, const float *x, float *g, double *loss, om_err *err);
@@ -34,19 +34,19 @@ typedef struct {
 
 typedef struct {
     size_t dim;
-    uint32_t n_clients;        /* population */
-    uint32_t cohort;           /* clients whose update closes the round */
-    uint32_t round;            /* from 0 */
+    uint32_t n_clients; /* population */
+    uint32_t cohort;    /* clients whose update closes the round */
+    uint32_t round;     /* from 0 */
     uint64_t seed;
-    const double *p;           /* the algorithm's parameters, in table order */
-    const codec *up;           /* uplink compressor */
+    const double *p; /* the algorithm's parameters, in table order */
+    const codec *up; /* uplink compressor */
     const double *up_p;
     const kern *k;
 } fl_env;
 
 enum {
     FL_NEEDS_UNBIASED = 1u << 0, /* refuse a codec that is only contractive */
-    FL_CLIENT_STATE = 1u << 1,   /* clients may keep client_bytes (0: none) between rounds */
+    FL_CLIENT_STATE = 1u << 1, /* clients may keep client_bytes (0: none) between rounds */
 };
 
 typedef struct fl_algo fl_algo;
@@ -59,8 +59,8 @@ struct fl_algo {
     om_status (*check)(const fl_recipe *r, om_err *err);
     size_t (*server_bytes)(const fl_env *e);
     size_t (*client_bytes)(const fl_env *e);
-    size_t (*scratch_bytes)(const fl_env *e);    /* for any one call below */
-    size_t (*up_bound)(const fl_env *e);         /* most bytes of one up message */
+    size_t (*scratch_bytes)(const fl_env *e); /* for any one call below */
+    size_t (*up_bound)(const fl_env *e);      /* most bytes of one up message */
     size_t (*down_bound)(const fl_env *e);
     om_status (*server_open)(const fl_env *e, void *server, const float *x0, om_err *err);
     om_status (*server_begin)(const fl_env *e, void *server, buf *down, om_err *err);

@@ -6,8 +6,8 @@
 #include "codec/wire.h"
 
 typedef struct {
-    double weight;     /* total received */
-    uint64_t next_id;  /* the lowest id that may come next */
+    double weight;    /* total received */
+    uint64_t next_id; /* the lowest id that may come next */
     uint64_t received;
     uint64_t zero[5];
 } head;
@@ -82,7 +82,8 @@ om_status average_recv(const fl_env *e, void *server, uint32_t id, uint64_t samp
     if (id < h->next_id)
         return fail(err, OM_EARG, "client %u came twice or out of order", (unsigned)id);
     float weight = weighted ? (float)samples : 1.0f;
-    TRY(e->up->decode(e->up_p, up, up_n, weight, average_vector(e, server, 1), e->dim, err));
+    TRY(e->up->decode(e->up_p, up, up_n, weight, average_vector(e, server, 1), e->dim,
+                      err));
     h->weight += (double)weight;
     h->next_id = (uint64_t)id + 1;
     h->received++;
@@ -109,8 +110,10 @@ om_status average_mean(const fl_env *e, void *server, float **mean, om_err *err)
         sum[i] *= scale;
     size_t bad = first_absurd(sum, e->dim);
     if (bad < e->dim)
-        return fail(err, OM_ELIMIT, "the mean of %llu updates is %g at number %zu; the model "
-                    "is kept", (unsigned long long)h->received, (double)sum[bad], bad);
+        return fail(err, OM_ELIMIT,
+                    "the mean of %llu updates is %g at number %zu; the model "
+                    "is kept",
+                    (unsigned long long)h->received, (double)sum[bad], bad);
     *mean = sum;
     return OM_OK;
 }
@@ -119,8 +122,10 @@ om_status average_accept(const fl_env *e, void *server, const float *next, om_er
 {
     size_t bad = wire_first_bad(next, e->dim);
     if (bad < e->dim)
-        return fail(err, OM_ELIMIT, "the new model is not finite at number %zu; the old one "
-                    "is kept; lower the learning rates", bad);
+        return fail(err, OM_ELIMIT,
+                    "the new model is not finite at number %zu; the old one "
+                    "is kept; lower the learning rates",
+                    bad);
     memcpy(average_vector(e, server, 0), next, e->dim * sizeof(float));
     return OM_OK;
 }

@@ -22,11 +22,15 @@ static bool feedback(const double *p, const codec *up)
 om_status local_check(const fl_recipe *r, om_err *err)
 {
     if ((int)r->p[LOCAL_FEEDBACK] == FEEDBACK_ON && !(r->up->flags & CODEC_CONTRACTIVE))
-        return fail(err, OM_EARG, "%s: error_feedback=on needs a contractive codec and %s is "
-                    "not one; leave it at auto", r->algo->name, r->up->name);
+        return fail(err, OM_EARG,
+                    "%s: error_feedback=on needs a contractive codec and %s is "
+                    "not one; leave it at auto",
+                    r->algo->name, r->up->name);
     if (r->p[LOCAL_EPOCHS] < 1 && r->p[LOCAL_STEPS] < 1)
-        return fail(err, OM_EARG, "%s: local_epochs and local_steps are both 0, so no client "
-                    "would train", r->algo->name);
+        return fail(err, OM_EARG,
+                    "%s: local_epochs and local_steps are both 0, so no client "
+                    "would train",
+                    r->algo->name);
     return OM_OK;
 }
 
@@ -144,8 +148,10 @@ static om_status send(const fl_env *e, uint32_t id, float *delta, float *error, 
     for (size_t i = 0; error && i < d; i++)
         delta[i] += error[i];
     if (wire_first_bad(delta, d) < d)
-        return fail(err, OM_ELIMIT, "client %u: local training left the finite numbers; lower "
-                    "lr or set clip", (unsigned)id);
+        return fail(err, OM_ELIMIT,
+                    "client %u: local training left the finite numbers; lower "
+                    "lr or set clip",
+                    (unsigned)id);
     rng r = rng_for(e->seed, e->round, id, USE_CODEC);
     om_status s = e->up->encode(e->up_p, delta, d, r, scratch, up);
     if (s != OM_OK)
@@ -165,9 +171,10 @@ om_status local_step(const fl_env *e, uint32_t id, void *client, const fl_oracle
     float *g = arena_new(&scratch, float, e->dim), *error = client;
     double mean_loss = 0;
     if (f->dim != e->dim || f->n_samples == 0)
-        return fail(err, OM_EARG, "client %u has %llu samples of a problem of %zu numbers, "
-                    "expected some of %zu", (unsigned)id, (unsigned long long)f->n_samples,
-                    f->dim, e->dim);
+        return fail(err, OM_EARG,
+                    "client %u has %llu samples of a problem of %zu numbers, "
+                    "expected some of %zu",
+                    (unsigned)id, (unsigned long long)f->n_samples, f->dim, e->dim);
     TRY(read_model(e, down, down_n, x, err));
     memcpy(y, x, e->dim * sizeof(float));
     TRY(train(e, id, f, mu, x, y, g, &mean_loss, scratch, err));

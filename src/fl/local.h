@@ -23,19 +23,25 @@ enum {
 };
 
 #define LOCAL_OPTIMIZERS "sgd|momentum|adamw"
-#define FL_LOCAL_PARAMS                                                                     \
-    [LOCAL_EPOCHS] = {"local_epochs", 1, 0, 10000, "passes over a client's data", NULL},    \
-    [LOCAL_STEPS] = {"local_steps", 0, 0, 1e9, "steps instead of passes; 0: passes", NULL}, \
-    [LOCAL_BATCH] = {"batch", 32, 0, 1e9, "samples of a step; 0: all of them", NULL},       \
-    [LOCAL_LR] = {"lr", 0.1, 0, 1e6, "learning rate of a client", NULL},                    \
-    [LOCAL_CLIP] = {"clip", 0, 0, 1e9, "longest gradient of a step; 0: any", NULL},         \
-    [LOCAL_WEIGHTS] = {"weights", 0, 0, 1, "what a client counts for", "samples|equal"},    \
-    [LOCAL_FEEDBACK] = {"error_feedback", 0, 0, 2,                                          \
-                        "keep what the codec cut off for the next round; auto: when the "   \
-                        "codec is biased", "auto|off|on"},                                  \
-    [LOCAL_OPTIMIZER] = {"local_optimizer", 0, 0, 2, "of a client; starts anew each round", \
-                         LOCAL_OPTIMIZERS},                                                 \
-    [LOCAL_MOMENTUM] = {"momentum", 0.9, 0, 0.999999, "local_optimizer momentum", NULL},    \
+#define FL_LOCAL_PARAMS                                                                    \
+    [LOCAL_EPOCHS] = {"local_epochs", 1, 0, 10000, "passes over a client's data", NULL},   \
+    [LOCAL_STEPS] =                                                                        \
+        {"local_steps", 0, 0, 1e9, "steps instead of passes; 0: passes", NULL},            \
+    [LOCAL_BATCH] = {"batch", 32, 0, 1e9, "samples of a step; 0: all of them", NULL},      \
+    [LOCAL_LR] = {"lr", 0.1, 0, 1e6, "learning rate of a client", NULL},                   \
+    [LOCAL_CLIP] = {"clip", 0, 0, 1e9, "longest gradient of a step; 0: any", NULL},        \
+    [LOCAL_WEIGHTS] = {"weights", 0, 0, 1, "what a client counts for", "samples|equal"},   \
+    [LOCAL_FEEDBACK] = {"error_feedback",                                                  \
+                        0,                                                                 \
+                        0,                                                                 \
+                        2,                                                                 \
+                        "keep what the codec cut off for the next round; auto: when the "  \
+                        "codec is biased",                                                 \
+                        "auto|off|on"},                                                    \
+    [LOCAL_OPTIMIZER] =                                                                    \
+        {"local_optimizer", 0, 0, 2, "of a client; starts anew each round",                \
+         LOCAL_OPTIMIZERS},                                                                \
+    [LOCAL_MOMENTUM] = {"momentum", 0.9, 0, 0.999999, "local_optimizer momentum", NULL},   \
     [LOCAL_DECAY] = {"weight_decay", 0, 0, 1, "pull of a local step towards zero", NULL}
 
 om_status local_check(const fl_recipe *r, om_err *err);

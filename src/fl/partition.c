@@ -9,8 +9,10 @@ enum { USE_PARTITION = 0x70617274 };
 /* What a rule may take from scratch, whatever it is. */
 static size_t scratch_bytes(const partition_data *d, uint32_t n_clients)
 {
-    return 2 * arena_bytes(uint32_t, d->n) + 2 * arena_bytes(size_t, (size_t)n_clients + 1) +
-           2 * arena_bytes(double, n_clients) + arena_bytes(size_t, (size_t)d->n_classes + 1);
+    return 2 * arena_bytes(uint32_t, d->n) +
+           2 * arena_bytes(size_t, (size_t)n_clients + 1) +
+           2 * arena_bytes(double, n_clients) +
+           arena_bytes(size_t, (size_t)d->n_classes + 1);
 }
 
 /* Fisher-Yates. */
@@ -109,8 +111,8 @@ static void feed_the_empty(uint32_t *owner, size_t n, uint32_t n_clients, size_t
     }
 }
 
-static om_status dirichlet(const double *p, const partition_data *d, uint32_t n_clients, rng r,
-                           uint32_t *owner, arena scratch, om_err *err)
+static om_status dirichlet(const double *p, const partition_data *d, uint32_t n_clients,
+                           rng r, uint32_t *owner, arena scratch, om_err *err)
 {
     (void)err;
     size_t *start = arena_new(&scratch, size_t, (size_t)d->n_classes + 1);
@@ -137,10 +139,13 @@ static om_status shards(const double *p, const partition_data *d, uint32_t n_cli
     uint32_t *v = by_class(d, &r, start, &scratch);
     size_t each = (size_t)p[0], n_shards = each * n_clients;
     if (n_shards > d->n)
-        return fail(err, OM_EARG, "partition shards: %zu shards of %zu samples; lower "
-                    "shards or clients", n_shards, d->n);
+        return fail(err, OM_EARG,
+                    "partition shards: %zu shards of %zu samples; lower "
+                    "shards or clients",
+                    n_shards, d->n);
     uint64_t key = rng_u64(&r);
-    for (size_t i = 0; i < d->n; i++) /* a shard goes to a random seat; `each` seats a client */
+    for (size_t i = 0; i < d->n;
+         i++) /* a shard goes to a random seat; `each` seats a client */
         owner[v[i]] = (uint32_t)(fl_pick(key, n_shards, i * n_shards / d->n) / each);
     return OM_OK;
 }
@@ -162,12 +167,13 @@ static om_status power(const double *p, const partition_data *d, uint32_t n_clie
     return OM_OK;
 }
 
-static om_status natural(const double *p, const partition_data *d, uint32_t n_clients, rng r,
-                         uint32_t *owner, arena scratch, om_err *err)
+static om_status natural(const double *p, const partition_data *d, uint32_t n_clients,
+                         rng r, uint32_t *owner, arena scratch, om_err *err)
 {
     (void)p, (void)r, (void)scratch;
     if (!d->key)
-        return fail(err, OM_EARG, "partition natural: this data has no key that says whose a "
+        return fail(err, OM_EARG,
+                    "partition natural: this data has no key that says whose a "
                     "sample is; choose iid, dirichlet, shards or power");
     for (size_t i = 0; i < d->n; i++)
         owner[i] = d->key[i] % n_clients;
@@ -183,26 +189,25 @@ static const param shards_params[] = {
     {NULL, 0, 0, 0, NULL, NULL},
 };
 static const param power_params[] = {
-    {"exponent", 1, 0, 10, "client c gets (c+1)^-exponent of the samples", NULL},
+    {"exponent", 1, 0, 10, "sizes fall like (client + 1)^-exponent", NULL},
     {NULL, 0, 0, 0, NULL, NULL},
 };
 
-static const partition_rule rule_iid = {
-    "iid", "at random, equal sizes", "-", NULL, iid};
+static const partition_rule rule_iid = {"iid", "at random, equal sizes", "-", NULL, iid};
 static const partition_rule rule_dirichlet = {
     "dirichlet", "each class divided by a Dirichlet draw",
     "Hsu, Qi, Brown 2019, arXiv 1909.06335", dirichlet_params, dirichlet};
 static const partition_rule rule_shards = {
     "shards", "sorted by class, cut in shards, a few to each client",
     "McMahan et al., AISTATS 2017, arXiv 1602.05629", shards_params, shards};
-static const partition_rule rule_power = {
-    "power", "at random, sizes by a power law", "-", power_params, power};
+static const partition_rule rule_power = {"power", "at random, sizes by a power law", "-",
+                                          power_params, power};
 static const partition_rule rule_natural = {
     "natural", "by the data's own key (writer, hospital, file)",
     "Caldas et al. 2018, arXiv 1812.01097", NULL, natural};
 
-const partition_rule *const partition_rules[] = {
-    &rule_iid, &rule_dirichlet, &rule_shards, &rule_power, &rule_natural, NULL};
+const partition_rule *const partition_rules[] = {&rule_iid,   &rule_dirichlet, &rule_shards,
+                                                 &rule_power, &rule_natural,   NULL};
 
 om_status partition_need(str name, const partition_rule **out, om_err *err)
 {
@@ -225,11 +230,14 @@ static om_status group(const uint32_t *owner, size_t n, const char *rule, partit
         out->first[owner[i] + 1]++;
     for (uint32_t c = 0; c < out->n_clients; c++) {
         if (out->first[c + 1] == 0)
-            return fail(err, OM_EARG, "partition %s leaves client %u of %u without samples; "
-                        "use fewer clients", rule, (unsigned)c, (unsigned)out->n_clients);
+            return fail(err, OM_EARG,
+                        "partition %s leaves client %u of %u without samples; "
+                        "use fewer clients",
+                        rule, (unsigned)c, (unsigned)out->n_clients);
         out->first[c + 1] += out->first[c];
     }
-    for (size_t i = n; i-- > 0;) /* backwards: first[c + 1] walks down to client c's start */
+    for (size_t i = n;
+         i-- > 0;) /* backwards: first[c + 1] walks down to client c's start */
         out->index[--out->first[owner[i] + 1]] = (uint32_t)i;
     memmove(out->first, out->first + 1, out->n_clients * sizeof(*out->first));
     out->first[out->n_clients] = n;
@@ -242,13 +250,14 @@ static om_status deal(const partition_rule *rule, const double *p, const partiti
     uint32_t *owner = memory;
     size_t owners = size_align(d->n * sizeof(*owner), 64);
     arena scratch = arena_of((char *)memory + owners, scratch_bytes(d, out->n_clients));
-    TRY(rule->assign(p, d, out->n_clients, rng_for(seed, 0, 0, USE_PARTITION), owner, scratch,
-                     err));
+    TRY(rule->assign(p, d, out->n_clients, rng_for(seed, 0, 0, USE_PARTITION), owner,
+                     scratch, err));
     return group(owner, d->n, rule->name, out, err);
 }
 
-om_status partition_open(const partition_rule *rule, const double *p, const partition_data *d,
-                         uint32_t n_clients, uint64_t seed, partition *out, om_err *err)
+om_status partition_open(const partition_rule *rule, const double *p,
+                         const partition_data *d, uint32_t n_clients, uint64_t seed,
+                         partition *out, om_err *err)
 {
     *out = (partition){.n_clients = n_clients};
     if (n_clients == 0 || n_clients > d->n || d->n > UINT32_MAX || d->n_classes == 0)

@@ -14,14 +14,14 @@ typedef struct {
     size_t n;
     const uint32_t *label; /* (n) below n_classes */
     uint32_t n_classes;
-    const uint32_t *key;   /* (n), or NULL */
+    const uint32_t *key; /* (n), or NULL */
 } partition_data;
 
 /* Client c owns index[first[c]] .. index[first[c + 1]), ascending. */
 typedef struct {
     uint32_t n_clients;
-    size_t *first;    /* (n_clients + 1) */
-    uint32_t *index;  /* (n) */
+    size_t *first;   /* (n_clients + 1) */
+    uint32_t *index; /* (n) */
 } partition;
 
 typedef struct {
@@ -36,8 +36,9 @@ extern const partition_rule *const partition_rules[]; /* ends with NULL */
 om_status partition_need(str name, const partition_rule **out, om_err *err);
 
 /* Deal.  Fails, naming the client and what to change, when one would be left empty. */
-om_status partition_open(const partition_rule *rule, const double *p, const partition_data *d,
-                         uint32_t n_clients, uint64_t seed, partition *out, om_err *err);
+om_status partition_open(const partition_rule *rule, const double *p,
+                         const partition_data *d, uint32_t n_clients, uint64_t seed,
+                         partition *out, om_err *err);
 void partition_close(partition *p);
 
 #endif

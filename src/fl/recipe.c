@@ -64,8 +64,10 @@ static om_status set_all(const param *table, const char *owner, double *p, str l
 om_status fl_recipe_check(const fl_recipe *r, om_err *err)
 {
     if ((r->algo->flags & FL_NEEDS_UNBIASED) && !(r->up->flags & CODEC_UNBIASED))
-        return fail(err, OM_EARG, "%s needs an unbiased codec and %s is not one; choose "
-                    "identity, randk or qsgd", r->algo->name, r->up->name);
+        return fail(err, OM_EARG,
+                    "%s needs an unbiased codec and %s is not one; choose "
+                    "identity, randk or qsgd",
+                    r->algo->name, r->up->name);
     return r->algo->check ? r->algo->check(r, err) : OM_OK;
 }
 

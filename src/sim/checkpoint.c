@@ -27,7 +27,10 @@ static void fingerprint(const sim *s, uint8_t out[32])
     sha256_final(&h, out);
 }
 
-static size_t server_bytes(const sim *s) { return s->conf.recipe.algo->server_bytes(&s->env); }
+static size_t server_bytes(const sim *s)
+{
+    return s->conf.recipe.algo->server_bytes(&s->env);
+}
 
 static om_status put(os_put *f, sha256_ctx *h, const void *p, size_t n, om_err *err)
 {
@@ -76,8 +79,10 @@ static om_status restore(sim *s, const os_map *m, const char *path, om_err *err)
     if (!mark || memcmp(tag, magic, sizeof(magic)) != 0)
         return fail(err, OM_EFORMAT, "'%s' is not a checkpoint of a simulation", path);
     if (memcmp(mark, sum, sizeof(sum)) != 0)
-        return fail(err, OM_EARG, "'%s' was saved with another configuration; resume with the "
-                    "one it was started with", path);
+        return fail(err, OM_EARG,
+                    "'%s' was saved with another configuration; resume with the "
+                    "one it was started with",
+                    path);
     uint64_t round = cursor_u64(&c), down = cursor_u64(&c), up = cursor_u64(&c);
     const uint8_t *sp = cursor_take(&c, server), *cp = cursor_take(&c, clients);
     const uint8_t *end = cursor_take(&c, SUM_BYTES);

@@ -6,6 +6,7 @@
 
 enum { USE_DROPOUT = 0x64726f70, USE_ARRIVAL = 0x61727269 };
 enum { WAVE_PER_THREAD = 4 };
+static const double unknown = (double)NAN;
 
 static const fl_algo *algo(const sim *s) { return s->conf.recipe.algo; }
 
@@ -19,16 +20,19 @@ static arena scratch_of(const sim *s, int worker)
 static om_status check(const sim_config *c, om_err *err)
 {
     if (c->dim == 0 || c->n_clients == 0 || c->cohort == 0)
-        return fail(err, OM_EARG, "simulate: a federation needs clients, a cohort and a model");
+        return fail(err, OM_EARG,
+                    "simulate: a federation needs clients, a cohort and a model");
     if (c->cohort > c->n_clients || c->asked > c->n_clients)
-        return fail(err, OM_EARG, "simulate: a cohort of %u, asking %u, cannot be chosen from "
-                    "%u clients", (unsigned)c->cohort, (unsigned)c->asked,
-                    (unsigned)c->n_clients);
+        return fail(err, OM_EARG,
+                    "simulate: a cohort of %u, asking %u, cannot be chosen from "
+                    "%u clients",
+                    (unsigned)c->cohort, (unsigned)c->asked, (unsigned)c->n_clients);
     if (c->asked && c->asked < c->cohort)
-        return fail(err, OM_EARG, "simulate: %u are asked for %u updates", (unsigned)c->asked,
-                    (unsigned)c->cohort);
+        return fail(err, OM_EARG, "simulate: %u are asked for %u updates",
+                    (unsigned)c->asked, (unsigned)c->cohort);
     if (!(c->dropout >= 0 && c->dropout < 1))
-        return fail(err, OM_EARG, "simulate: dropout is %g, expected 0 to below 1", c->dropout);
+        return fail(err, OM_EARG, "simulate: dropout is %g, expected 0 to below 1",
+                    c->dropout);
     return fl_recipe_check(&c->recipe, err);
 }
 
@@ -54,9 +58,10 @@ static om_status take_memory(sim *s, om_err *err)
         ok = buf_reserve(&s->seat[i].up, bound) == OM_OK;
     }
     return ok ? OM_OK
-              : fail(err, OM_ENOMEM, "simulate: no memory for %u clients of %zu bytes and a "
-                     "model of %zu numbers", (unsigned)s->conf.n_clients, s->client_bytes,
-                     s->conf.dim);
+              : fail(err, OM_ENOMEM,
+                     "simulate: no memory for %u clients of %zu bytes and a "
+                     "model of %zu numbers",
+                     (unsigned)s->conf.n_clients, s->client_bytes, s->conf.dim);
 }
 
 om_status sim_open(const sim_config *c, const float *x0, sim **out, om_err *err)
@@ -67,9 +72,14 @@ om_status sim_open(const sim_config *c, const float *x0, sim **out, om_err *err)
         return fail(err, OM_ENOMEM, "simulate: no memory");
     s->conf = *c;
     s->conf.asked = c->asked ? c->asked : c->cohort;
-    s->env = (fl_env){.dim = c->dim, .n_clients = c->n_clients, .cohort = c->cohort,
-                      .seed = c->seed, .p = s->conf.recipe.p, .up = s->conf.recipe.up,
-                      .up_p = s->conf.recipe.up_p, .k = c->k};
+    s->env = (fl_env){.dim = c->dim,
+                      .n_clients = c->n_clients,
+                      .cohort = c->cohort,
+                      .seed = c->seed,
+                      .p = s->conf.recipe.p,
+                      .up = s->conf.recipe.up,
+                      .up_p = s->conf.recipe.up_p,
+                      .k = c->k};
     om_status st = take_memory(s, err);
     if (st == OM_OK)
         st = algo(s)->server_open(&s->env, s->server, x0, err);
@@ -125,7 +135,7 @@ static void client_work(void *ctx, size_t beg, size_t end, int worker)
         seat *c = &s->seat[i];
         fl_oracle f;
         c->up.len = 0;
-        c->loss = NAN;
+        c->loss = unknown;
         c->err = (om_err){0};
         if (s->conf.cancel && s->conf.cancel->requested)
             c->status = fail(&c->err, OM_ECANCEL, "simulate: cancelled");
@@ -134,10 +144,9 @@ static void client_work(void *ctx, size_t beg, size_t end, int worker)
         if (c->status != OM_OK)
             continue;
         c->samples = f.n_samples;
-        c->status = algo(s)->client_step(&s->env, c->client,
-                                         s->clients + c->client * s->client_bytes, &f,
-                                         s->down.data, s->down.len, &c->up, &c->loss,
-                                         scratch_of(s, worker), &c->err);
+        c->status = algo(s)->client_step(
+            &s->env, c->client, s->clients + c->client * s->client_bytes, &f, s->down.data,
+            s->down.len, &c->up, &c->loss, scratch_of(s, worker), &c->err);
     }
 }
 
@@ -182,7 +191,7 @@ om_status sim_round(sim *s, sim_row *out, om_err *err)
 {
     const sim_config *c = &s->conf;
     uint64_t from_ns = os_now_ns();
-    sim_row row = {.round = s->env.round, .asked = c->asked, .score = {NAN, NAN}};
+    sim_row row = {.round = s->env.round, .asked = c->asked, .score = {unknown, unknown}};
     fl_cohort(c->seed, s->env.round, c->n_clients, c->asked, s->chosen,
               arena_of(s->cohort_scratch, fl_cohort_bytes(c->n_clients)));
     uint32_t n = answering(s);
@@ -193,7 +202,7 @@ om_status sim_round(sim *s, sim_row *out, om_err *err)
         TRY(waves(s, n, &row, err));
         TRY(algo(s)->server_close(&s->env, s->server, scratch_of(s, 0), err));
     } else {
-        row.train_loss = NAN;
+        row.train_loss = unknown;
     }
     s->env.round++;
     row.total_down_bytes = s->total_down_bytes += row.down_bytes;
@@ -211,6 +220,6 @@ const float *sim_model(const sim *s) { return algo(s)->model(&s->env, s->server)
 
 om_status sim_evaluate(sim *s, sim_score *out, om_err *err)
 {
-    *out = (sim_score){NAN, NAN};
+    *out = (sim_score){unknown, unknown};
     return s->conf.evaluate ? s->conf.evaluate(s->conf.ctx, sim_model(s), out, err) : OM_OK;
 }

@@ -20,14 +20,14 @@ typedef struct {
     fl_recipe recipe;
     size_t dim;
     uint32_t n_clients;
-    uint32_t cohort;           /* updates that close a round */
-    uint32_t asked;            /* clients told to train; 0: cohort */
-    uint32_t min;              /* fewer answers: the round changes nothing */
-    double dropout;            /* chance that a client that was asked never answers */
+    uint32_t cohort; /* updates that close a round */
+    uint32_t asked;  /* clients told to train; 0: cohort */
+    uint32_t min;    /* fewer answers: the round changes nothing */
+    double dropout;  /* chance that a client that was asked never answers */
     uint64_t seed;
-    uint32_t evaluate_every;   /* rounds; 0: only when sim_evaluate is called */
+    uint32_t evaluate_every; /* rounds; 0: only when sim_evaluate is called */
     const kern *k;
-    pool *pool;                /* NULL: one thread */
+    pool *pool; /* NULL: one thread */
     const om_cancel *cancel;
 
     /* The problem.  Called from several threads at once with different workers; what
@@ -40,13 +40,13 @@ typedef struct {
 } sim_config;
 
 typedef struct {
-    uint32_t round;            /* from 0; the model after it is version round + 1 */
+    uint32_t round; /* from 0; the model after it is version round + 1 */
     uint32_t asked, received;
     uint64_t down_bytes, up_bytes; /* message bytes of this round */
     uint64_t total_down_bytes, total_up_bytes;
-    double train_loss;         /* mean over received clients by samples; NAN: none */
+    double train_loss; /* mean over received clients by samples; NAN: none */
     sim_score score;
-    double seconds;            /* of this round, evaluation apart; not saved */
+    double seconds; /* of this round, evaluation apart; not saved */
 } sim_row;
 
 typedef struct sim sim;

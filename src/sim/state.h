@@ -18,13 +18,13 @@ struct sim {
     sim_config conf;
     fl_env env;
     void *server;
-    char *clients;         /* n_clients x client_bytes */
+    char *clients; /* n_clients x client_bytes */
     size_t client_bytes, scratch_bytes;
-    char *scratch;         /* one a thread */
+    char *scratch; /* one a thread */
     buf down;
-    seat *seat;            /* (wave) */
+    seat *seat; /* (wave) */
     uint32_t wave;
-    uint32_t *chosen;      /* (asked) ids of the round, ascending */
+    uint32_t *chosen; /* (asked) ids of the round, ascending */
     void *cohort_scratch;
     uint64_t total_down_bytes, total_up_bytes;
 };

@@ -18,9 +18,13 @@ typedef struct {
     double loss;
 } loop;
 
-static const quadratic_config unlike = {
-    .dim = DIM, .n_clients = N, .mu = 0.1, .smooth = 1, .heterogeneity = 0.7, .uneven = true,
-    .seed = 5};
+static const quadratic_config unlike = {.dim = DIM,
+                                        .n_clients = N,
+                                        .mu = 0.1,
+                                        .smooth = 1,
+                                        .heterogeneity = 0.7,
+                                        .uneven = true,
+                                        .seed = 5};
 
 static void loop_open(test *t, loop *l, const quadratic_config *c, const char *algo,
                       const char *params, const char *codec_name, const char *codec_params)
@@ -28,11 +32,19 @@ static void loop_open(test *t, loop *l, const quadratic_config *c, const char *a
     om_err err = {0};
     float x0[DIM] = {0};
     *l = (loop){0};
-    CHECK_OK(t, fl_recipe_of(str_of(algo), str_of(params), str_of(codec_name),
-                             str_of(codec_params), &l->r, &err), err);
+    CHECK_OK(t,
+             fl_recipe_of(str_of(algo), str_of(params), str_of(codec_name),
+                          str_of(codec_params), &l->r, &err),
+             err);
     CHECK_OK(t, quadratic_open(c, &l->q, &err), err);
-    l->e = (fl_env){.dim = DIM, .n_clients = N, .cohort = N, .seed = 11, .p = l->r.p,
-                    .up = l->r.up, .up_p = l->r.up_p, .k = &l->k};
+    l->e = (fl_env){.dim = DIM,
+                    .n_clients = N,
+                    .cohort = N,
+                    .seed = 11,
+                    .p = l->r.p,
+                    .up = l->r.up,
+                    .up_p = l->r.up_p,
+                    .k = &l->k};
     kern_init(&l->k, 0);
     l->server = mem_alloc(l->r.algo->server_bytes(&l->e));
     l->client_stride = size_align(l->r.algo->client_bytes(&l->e), 64);
@@ -69,15 +81,19 @@ static void round_of(test *t, loop *l, const uint32_t *perm)
         quadratic_oracle(l->q, i, &f);
         up[i] = buf_growing(1 << 20);
         samples[i] = f.n_samples;
-        CHECK_OK(t, a->client_step(&l->e, i, l->clients + i * l->client_stride, &f, down.data,
-                                   down.len, &up[i], &loss, scratch(l), &err), err);
+        CHECK_OK(t,
+                 a->client_step(&l->e, i, l->clients + i * l->client_stride, &f, down.data,
+                                down.len, &up[i], &loss, scratch(l), &err),
+                 err);
         CHECK(t, up[i].len <= a->up_bound(&l->e));
         l->up_bytes += up[i].len;
         l->loss += loss / N;
     }
     for (uint32_t i = 0; i < N; i++) {
-        CHECK_OK(t, a->server_recv(&l->e, l->server, i, samples[i], up[i].data, up[i].len,
-                                   scratch(l), &err), err);
+        CHECK_OK(t,
+                 a->server_recv(&l->e, l->server, i, samples[i], up[i].data, up[i].len,
+                                scratch(l), &err),
+                 err);
         buf_free(&up[i]);
     }
     CHECK_OK(t, a->server_close(&l->e, l->server, scratch(l), &err), err);
@@ -177,8 +193,8 @@ static void converges(test *t)
         CHECK(t, gap(&l) > 1);
         rounds(t, &l, 400);
         if (!(gap(&l) < reach[i].tolerance))
-            test_fail(t, __FILE__, __LINE__, "%s %s: gap %g after 400 rounds", reach[i].algo,
-                      reach[i].params, gap(&l));
+            test_fail(t, __FILE__, __LINE__, "%s %s: gap %g after 400 rounds",
+                      reach[i].algo, reach[i].params, gap(&l));
         loop_close(&l);
     }
 }
@@ -234,19 +250,26 @@ static void refusals(test *t)
         size_t n = l.r.algo->server_bytes(&l.e);
         void *before = mem_alloc(n);
         CHECK_OK(t, l.r.algo->server_begin(&l.e, l.server, &down, &err), err);
-        CHECK_OK(t, l.r.algo->server_recv(&l.e, l.server, 4, 10, (uint8_t *)up, sizeof(up),
-                                          scratch(&l), &err), err);
+        CHECK_OK(t,
+                 l.r.algo->server_recv(&l.e, l.server, 4, 10, (uint8_t *)up, sizeof(up),
+                                       scratch(&l), &err),
+                 err);
         memcpy(before, l.server, n);
         struct {
             uint32_t id;
             uint64_t samples;
             size_t bytes;
             float first;
-        } bad[] = {{4, 10, sizeof(up), 1},          {3, 10, sizeof(up), 1},
-                   {N, 10, sizeof(up), 1},          {5, 0, sizeof(up), 1},
-                   {5, UINT64_C(1) << 63, sizeof(up), 1}, {5, 10, sizeof(up) - 1, 1},
-                   {5, 10, sizeof(up) - 4, 1},      {5, 10, 0, 1},
-                   {5, 10, sizeof(up), NAN},        {5, 10, sizeof(up), INFINITY}};
+        } bad[] = {{4, 10, sizeof(up), 1},
+                   {3, 10, sizeof(up), 1},
+                   {N, 10, sizeof(up), 1},
+                   {5, 0, sizeof(up), 1},
+                   {5, UINT64_C(1) << 63, sizeof(up), 1},
+                   {5, 10, sizeof(up) - 1, 1},
+                   {5, 10, sizeof(up) - 4, 1},
+                   {5, 10, 0, 1},
+                   {5, 10, sizeof(up), NAN},
+                   {5, 10, sizeof(up), INFINITY}};
         for (size_t i = 0; i < countof(bad); i++) {
             err.msg[0] = 0;
             up[0] = bad[i].first;
@@ -259,8 +282,10 @@ static void refusals(test *t)
         float was[DIM];
         memcpy(was, model(&l), sizeof(was));
         up[0] = 3e38f;
-        CHECK_OK(t, l.r.algo->server_recv(&l.e, l.server, 5, 1000, (uint8_t *)up, sizeof(up),
-                                          scratch(&l), &err), err);
+        CHECK_OK(t,
+                 l.r.algo->server_recv(&l.e, l.server, 5, 1000, (uint8_t *)up, sizeof(up),
+                                       scratch(&l), &err),
+                 err);
         CHECK(t, l.r.algo->server_close(&l.e, l.server, scratch(&l), &err) == OM_ELIMIT);
         CHECK(t, memcmp(was, model(&l), sizeof(was)) == 0);
         rounds(t, &l, 1); /* and the next round works */
@@ -284,8 +309,8 @@ static void hostile_down(test *t)
             CHECK(t, l.r.algo->client_step(&l.e, 0, l.clients, &f, down.data, n, &up, NULL,
                                            scratch(&l), &err) == OM_EFORMAT);
         memset(down.data + 8, 0xff, 4);
-        CHECK(t, l.r.algo->client_step(&l.e, 0, l.clients, &f, down.data, down.len, &up, NULL,
-                                       scratch(&l), &err) == OM_EFORMAT);
+        CHECK(t, l.r.algo->client_step(&l.e, 0, l.clients, &f, down.data, down.len, &up,
+                                       NULL, scratch(&l), &err) == OM_EFORMAT);
         CHECK_INT(t, up.len, 0);
         buf_free(&down), buf_free(&up), loop_close(&l);
     }
@@ -356,9 +381,10 @@ static void drift(test *t)
 {
     loop big, small, prox;
     loop_open(t, &big, &unlike, "fedavg", "batch=0,local_steps=20,lr=0.5", "identity", "");
-    loop_open(t, &small, &unlike, "fedavg", "batch=0,local_steps=20,lr=0.05", "identity", "");
-    loop_open(t, &prox, &unlike, "fedprox", "batch=0,local_steps=20,lr=0.5,mu=1", "identity",
+    loop_open(t, &small, &unlike, "fedavg", "batch=0,local_steps=20,lr=0.05", "identity",
               "");
+    loop_open(t, &prox, &unlike, "fedprox", "batch=0,local_steps=20,lr=0.5,mu=1",
+              "identity", "");
     rounds(t, &big, 300), rounds(t, &small, 300), rounds(t, &prox, 300);
     double floor = gap(&big);
     rounds(t, &big, 100);
@@ -403,8 +429,8 @@ static void fedopt_formulas(test *t)
             v[i] = 0;
         for (int round = 0; round < 20; round++) {
             /* the mean update is what one round of fedavg from the same x gives */
-            loop_open(t, &avg, &unlike, "fedavg", "batch=0,local_steps=1,lr=0.5", "identity",
-                      "");
+            loop_open(t, &avg, &unlike, "fedavg", "batch=0,local_steps=1,lr=0.5",
+                      "identity", "");
             om_err err = {0};
             CHECK_OK(t, avg.r.algo->server_open(&avg.e, avg.server, model(&l), &err), err);
             for (int i = 0; i < DIM; i++)
@@ -448,12 +474,13 @@ static void error_feedback(test *t)
     loop with, without;
     loop_open(t, &with, &unlike, "fedavg", "batch=0,local_steps=1,lr=0.2", "topk",
               "ratio=0.1");
-    loop_open(t, &without, &unlike, "fedavg", "batch=0,local_steps=1,lr=0.2,error_feedback=off",
-              "topk", "ratio=0.1");
+    loop_open(t, &without, &unlike, "fedavg",
+              "batch=0,local_steps=1,lr=0.2,error_feedback=off", "topk", "ratio=0.1");
     CHECK(t, with.client_stride > 0 && without.client_stride == 0);
     rounds(t, &with, 1500), rounds(t, &without, 1500);
     if (!(gap(&with) < 0.05 && gap(&with) < 0.2 * gap(&without)))
-        test_fail(t, __FILE__, __LINE__, "gap %g with, %g without", gap(&with), gap(&without));
+        test_fail(t, __FILE__, __LINE__, "gap %g with, %g without", gap(&with),
+                  gap(&without));
     loop_close(&with), loop_close(&without);
 }
 
@@ -504,8 +531,10 @@ static void recipes(test *t)
 {
     fl_recipe r;
     om_err err = {0};
-    CHECK_OK(t, fl_recipe_of(STR("fedavg"), STR("lr=0.5, local_steps=3"), STR("topk"),
-                             STR("ratio=0.2"), &r, &err), err);
+    CHECK_OK(t,
+             fl_recipe_of(STR("fedavg"), STR("lr=0.5, local_steps=3"), STR("topk"),
+                          STR("ratio=0.2"), &r, &err),
+             err);
     CHECK(t, r.p[3] == 0.5 && r.p[1] == 3 && r.up_p[0] == 0.2);
     static const struct {
         const char *algo, *p, *codec, *up_p, *says;
@@ -526,7 +555,8 @@ static void recipes(test *t)
         CHECK(t, fl_recipe_of(str_of(bad[i].algo), str_of(bad[i].p), str_of(bad[i].codec),
                               str_of(bad[i].up_p), &r, &err) != OM_OK);
         if (!strstr(err.msg, bad[i].says))
-            test_fail(t, __FILE__, __LINE__, "'%s' does not say '%s'", err.msg, bad[i].says);
+            test_fail(t, __FILE__, __LINE__, "'%s' does not say '%s'", err.msg,
+                      bad[i].says);
     }
     fl_algo picky = *fl_algo_find(STR("fedavg"));
     picky.flags |= FL_NEEDS_UNBIASED;
@@ -596,7 +626,8 @@ int main(int argc, char **argv)
         {"fedprox_mu_zero", "FedProx with mu = 0 is FedAvg, bit for bit", fedprox_mu_zero},
         {"local_optimizers", "sgd, momentum, adamw, clipping", local_optimizers},
         {"drift", "many local steps: a fixed point beside the optimum", drift},
-        {"alike_clients", "equal clients: FedAvg is local descent", alike_clients_need_no_server},
+        {"alike_clients", "equal clients: FedAvg is local descent",
+         alike_clients_need_no_server},
         {"fedopt_formulas", "Adam, Yogi, Adagrad against the paper", fedopt_formulas},
         {"adam_yogi", "equal first steps for v0 = 0", adam_yogi_first_step},
         {"error_feedback", "Top-K with and without", error_feedback},

@@ -7,13 +7,20 @@ enum { D = 1000 };
 
 /* Parameter sets worth trying: the defaults and the corners. */
 static const char *const settings[][2] = {
-    {"identity", ""},        {"topk", ""},
-    {"topk", "ratio=0.1"},   {"topk", "ratio=1"},
-    {"topk", "k=1"},         {"randk", ""},
-    {"randk", "ratio=0.25"}, {"randk", "ratio=1"},
-    {"randk", "k=3"},        {"qsgd", ""},
-    {"qsgd", "bits=2"},      {"qsgd", "norm=l2"},
-    {"qsgd", "bits=4"},      {"qsgd", "bucket=7"},
+    {"identity", ""},
+    {"topk", ""},
+    {"topk", "ratio=0.1"},
+    {"topk", "ratio=1"},
+    {"topk", "k=1"},
+    {"randk", ""},
+    {"randk", "ratio=0.25"},
+    {"randk", "ratio=1"},
+    {"randk", "k=3"},
+    {"qsgd", ""},
+    {"qsgd", "bits=2"},
+    {"qsgd", "norm=l2"},
+    {"qsgd", "bits=4"},
+    {"qsgd", "bucket=7"},
     {"qsgd", "bits=3 norm=l2 bucket=100"},
 };
 
@@ -34,14 +41,17 @@ static subject subject_of(test *t, size_t i, size_t d)
     param_defaults(s.c->params, s.p);
     for (char *one = strtok(list, " "); one; one = strtok(NULL, " ")) {
         char *eq = strchr(one, '=');
-        CHECK_OK(t, param_set(s.c->params, s.c->name, s.p, (str){one, (size_t)(eq - one)},
-                              str_of(eq + 1), &err), err);
+        CHECK_OK(t,
+                 param_set(s.c->params, s.c->name, s.p, (str){one, (size_t)(eq - one)},
+                           str_of(eq + 1), &err),
+                 err);
     }
     s.memory = mem_alloc(s.c->scratch_bytes(s.p, d) + 64);
     return s;
 }
 
-static om_status encode(const subject *s, const float *x, size_t d, uint32_t client, buf *out)
+static om_status encode(const subject *s, const float *x, size_t d, uint32_t client,
+                        buf *out)
 {
     arena a = arena_of(s->memory, s->c->scratch_bytes(s->p, d));
     return s->c->encode(s->p, x, d, rng_for(7, 0, client, 1), a, out);
@@ -58,7 +68,8 @@ static double square(const float *x, const float *y, size_t d)
 {
     double s = 0;
     for (size_t i = 0; i < d; i++)
-        s += ((double)x[i] - (double)(y ? y[i] : 0)) * ((double)x[i] - (double)(y ? y[i] : 0));
+        s += ((double)x[i] - (double)(y ? y[i] : 0)) *
+             ((double)x[i] - (double)(y ? y[i] : 0));
     return s;
 }
 
@@ -286,7 +297,8 @@ static void zero_and_huge(test *t)
         CHECK_INT(t, encode(&s, x, 64, 1, &out), OM_OK);
         CHECK_INT(t, s.c->decode(s.p, out.data, out.len, 1, y, 64, NULL), OM_OK);
         CHECK(t, square(y, NULL, 64) == 0);
-        if (!strstr(s.name, "l2") && !(s.c->flags & CODEC_UNBIASED && s.c->omega(s.p, 64) > 1)) {
+        if (!strstr(s.name, "l2") &&
+            !(s.c->flags & CODEC_UNBIASED && s.c->omega(s.p, 64) > 1)) {
             out = buf_fixed(room, sizeof(room));
             x[3] = 3.4028235e38f;
             CHECK_INT(t, encode(&s, x, 64, 1, &out), OM_OK);
@@ -379,9 +391,11 @@ int main(int argc, char **argv)
     static const test_case cases[] = {
         {"all_listed", "every codec is tried here and declares its class", all_listed},
         {"round_trip", "deterministic, within bound, adds weight * C(x)", round_trip},
-        {"bound_suffices", "bound bytes are enough and nothing is written beyond", bound_suffices},
+        {"bound_suffices", "bound bytes are enough and nothing is written beyond",
+         bound_suffices},
         {"variance", "mean and spread as declared", variance},
-        {"randk_exact_variance", "Rand-K: E|C(x)-x|^2 = (d/K-1)|x|^2", randk_exact_variance},
+        {"randk_exact_variance", "Rand-K: E|C(x)-x|^2 = (d/K-1)|x|^2",
+         randk_exact_variance},
         {"hostile", "truncated, lengthened and flipped messages", hostile},
         {"noise", "random bytes", noise},
         {"refuses_not_finite", "NaN and infinity are not encoded", refuses_not_finite},

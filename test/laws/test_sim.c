@@ -9,9 +9,14 @@
 
 enum { DIM = 40, CLIENTS = 30 };
 
-static const quadratic_config unlike = {
-    .dim = DIM, .n_clients = CLIENTS, .mu = 0.1, .smooth = 1, .heterogeneity = 0.5,
-    .noise = 0.2, .uneven = true, .seed = 3};
+static const quadratic_config unlike = {.dim = DIM,
+                                        .n_clients = CLIENTS,
+                                        .mu = 0.1,
+                                        .smooth = 1,
+                                        .heterogeneity = 0.5,
+                                        .noise = 0.2,
+                                        .uneven = true,
+                                        .seed = 3};
 
 static const kern *kernels(void)
 {
@@ -37,13 +42,23 @@ static om_status quadratic_score(void *ctx, const float *x, sim_score *out, om_e
 
 static sim_config config_of(test *t, quadratic *q, const char *algo, const char *codec_name)
 {
-    sim_config c = {.dim = DIM, .n_clients = CLIENTS, .cohort = 10, .asked = 13, .min = 2,
-                    .dropout = 0.3, .seed = 8, .evaluate_every = 2, .ctx = q,
-                    .make_oracle = quadratic_client, .evaluate = quadratic_score};
+    sim_config c = {.dim = DIM,
+                    .n_clients = CLIENTS,
+                    .cohort = 10,
+                    .asked = 13,
+                    .min = 2,
+                    .dropout = 0.3,
+                    .seed = 8,
+                    .evaluate_every = 2,
+                    .ctx = q,
+                    .make_oracle = quadratic_client,
+                    .evaluate = quadratic_score};
     om_err err = {0};
     c.k = kernels();
-    CHECK_OK(t, fl_recipe_of(str_of(algo), STR("batch=10,local_epochs=2,lr=0.05"),
-                             str_of(codec_name), STR(""), &c.recipe, &err), err);
+    CHECK_OK(t,
+             fl_recipe_of(str_of(algo), STR("batch=10,local_epochs=2,lr=0.05"),
+                          str_of(codec_name), STR(""), &c.recipe, &err),
+             err);
     return c;
 }
 
@@ -188,7 +203,8 @@ static void hostile_checkpoint(test *t)
         CHECK(t, f && fwrite(file.data, 1, n, f) == n && fclose(f) == 0);
         file.data[at] ^= 4;
         CHECK(t, sim_load(r, path, &err) != OM_OK);
-        CHECK(t, memcmp(sim_model(r), start, sizeof(start)) == 0 && sim_rounds_done(r) == 0);
+        CHECK(t,
+              memcmp(sim_model(r), start, sizeof(start)) == 0 && sim_rounds_done(r) == 0);
     }
     buf_free(&file);
     sim_close(s), sim_close(r), quadratic_close(q);
@@ -200,7 +216,8 @@ static om_status failing(void *ctx, const float *x, float *g, double *loss, om_e
     return fail(err, OM_EIO, "the disk is gone");
 }
 
-static om_status some_fail(void *ctx, uint32_t client, int worker, fl_oracle *out, om_err *err)
+static om_status some_fail(void *ctx, uint32_t client, int worker, fl_oracle *out,
+                           om_err *err)
 {
     TRY(quadratic_client(ctx, client, worker, out, err));
     if (client % 3 == 1) {
@@ -347,12 +364,18 @@ static void phishing(test *t)
     for (int i = 0; i < 69; i++)
         norm += mean[i] * mean[i];
     CHECK_NEAR(t, sqrt(norm), 0.104616630085, 1e-7);
-    sim_config c = {.dim = 69, .n_clients = 20, .cohort = 20, .ctx = &l,
-                    .make_oracle = logreg_client, .k = kernels()};
+    sim_config c = {.dim = 69,
+                    .n_clients = 20,
+                    .cohort = 20,
+                    .ctx = &l,
+                    .make_oracle = logreg_client,
+                    .k = kernels()};
     char params[80];
     snprintf(params, sizeof(params), "batch=0,local_steps=1,lr=%.12g", 1 / 0.4120760707);
-    CHECK_OK(t, fl_recipe_of(STR("fedavg"), str_of(params), STR("identity"), STR(""),
-                             &c.recipe, &err), err);
+    CHECK_OK(t,
+             fl_recipe_of(STR("fedavg"), str_of(params), STR("identity"), STR(""),
+                          &c.recipe, &err),
+             err);
     sim *s;
     sim_row row;
     CHECK_OK(t, pool_open(2, &c.pool, &err), err);
@@ -411,10 +434,17 @@ static void fedavg_a9a(test *t)
     if (!logreg_open(t, &l, "tabular/libsvm/a9a.gz", 80, 0))
         return;
     float x0[124] = {0};
-    sim_config c = {.dim = 124, .n_clients = 80, .cohort = 16, .ctx = &l, .seed = 1,
-                    .make_oracle = logreg_client, .k = kernels()};
-    CHECK_OK(t, fl_recipe_of(STR("fedavg"), STR("batch=32,local_epochs=2,lr=0.3"), STR("qsgd"),
-                             STR(""), &c.recipe, &err), err);
+    sim_config c = {.dim = 124,
+                    .n_clients = 80,
+                    .cohort = 16,
+                    .ctx = &l,
+                    .seed = 1,
+                    .make_oracle = logreg_client,
+                    .k = kernels()};
+    CHECK_OK(t,
+             fl_recipe_of(STR("fedavg"), STR("batch=32,local_epochs=2,lr=0.3"), STR("qsgd"),
+                          STR(""), &c.recipe, &err),
+             err);
     sim *s;
     sim_row row;
     double loss, accuracy;
@@ -443,8 +473,13 @@ static void net_gradients(test *t)
     net_data d = {ROWS, SIDE * SIDE, 3, NULL, data, label};
     net_shape shapes[3] = {{.features = 64, .classes = 3},
                            {.features = 64, .classes = 3, .n_hidden = 2, .hidden = {20, 9}},
-                           {.features = 64, .classes = 3, .n_hidden = 1, .hidden = {12},
-                            .conv = {3, 4}, .height = SIDE, .width = SIDE}};
+                           {.features = 64,
+                            .classes = 3,
+                            .n_hidden = 1,
+                            .hidden = {12},
+                            .conv = {3, 4},
+                            .height = SIDE,
+                            .width = SIDE}};
     size_t first[2] = {0, ROWS};
     uint32_t index[ROWS];
     for (uint32_t i = 0; i < ROWS; i++)
@@ -482,7 +517,8 @@ static void net_gradients(test *t)
         }
         for (uint64_t b = 0; b * 40 < ROWS; b++) { /* an epoch's minibatches: the mean */
             double part = (double)size_min(40, ROWS - b * 40) / ROWS;
-            CHECK_OK(t, f.sgrad(f.ctx, x, 40, (rng){.key = 9, .ctr = b}, h, NULL, &err), err);
+            CHECK_OK(t, f.sgrad(f.ctx, x, 40, (rng){.key = 9, .ctr = b}, h, NULL, &err),
+                     err);
             for (size_t i = 0; i < n; i++)
                 mean[i] += part * (double)h[i];
         }
@@ -498,7 +534,8 @@ typedef struct {
     net *nets[8];
 } net_ctx;
 
-static om_status mlp_client(void *ctx, uint32_t client, int worker, fl_oracle *out, om_err *err)
+static om_status mlp_client(void *ctx, uint32_t client, int worker, fl_oracle *out,
+                            om_err *err)
 {
     (void)err;
     net_client(((net_ctx *)ctx)->nets[worker], client, out);
@@ -532,8 +569,10 @@ static void fedavg_mnist(test *t)
     partition split;
     double alpha = 0.3;
     CHECK_OK(t, partition_need(STR("dirichlet"), &rule, &err), err);
-    CHECK_OK(t, partition_open(rule, &alpha, &(partition_data){TRAIN, cls, 10, NULL}, N, 1,
-                               &split, &err), err);
+    CHECK_OK(t,
+             partition_open(rule, &alpha, &(partition_data){TRAIN, cls, 10, NULL}, N, 1,
+                            &split, &err),
+             err);
     net_shape shape = {.features = 784, .classes = 10, .n_hidden = 1, .hidden = {64}};
     net_task task = {&shape, &train, &split, 0, kernels()};
     size_t d = net_dim(&shape);
@@ -541,20 +580,28 @@ static void fedavg_mnist(test *t)
     net_init(&shape, 1, x0);
     for (int threads_n = 1; threads_n <= 2; threads_n++) {
         net_ctx ctx;
-        sim_config c = {.dim = d, .n_clients = N, .cohort = 10, .seed = 2, .ctx = &ctx,
-                        .make_oracle = mlp_client, .k = kernels()};
+        sim_config c = {.dim = d,
+                        .n_clients = N,
+                        .cohort = 10,
+                        .seed = 2,
+                        .ctx = &ctx,
+                        .make_oracle = mlp_client,
+                        .k = kernels()};
         sim *s;
         sim_row row;
         double loss, accuracy;
         CHECK_OK(t, pool_open(threads_n, &c.pool, &err), err);
         for (int i = 0; i < threads_n; i++)
             CHECK_OK(t, net_open(&task, &ctx.nets[i], &err), err);
-        CHECK_OK(t, fl_recipe_of(STR("fedavg"), STR("batch=10,local_epochs=1,lr=0.1"),
-                                 STR("identity"), STR(""), &c.recipe, &err), err);
+        CHECK_OK(t,
+                 fl_recipe_of(STR("fedavg"), STR("batch=10,local_epochs=1,lr=0.1"),
+                              STR("identity"), STR(""), &c.recipe, &err),
+                 err);
         CHECK_OK(t, sim_open(&c, x0, &s, &err), err);
         for (int i = 0; i < 12; i++)
             CHECK_OK(t, sim_round(s, &row, &err), err);
-        CHECK_OK(t, net_score(ctx.nets, c.pool, &held, sim_model(s), &loss, &accuracy, &err),
+        CHECK_OK(t,
+                 net_score(ctx.nets, c.pool, &held, sim_model(s), &loss, &accuracy, &err),
                  err);
         CHECK(t, accuracy > 0.85);
         if (threads_n == 1)
@@ -583,7 +630,8 @@ int main(int argc, char **argv)
         {"out_of_memory", "every allocation fails once", out_of_memory},
 #endif
         {"phishing", "gradient descent against published numbers", phishing},
-        {"logistic_derivatives", "value, gradient, Hessian, minibatches", logistic_derivatives},
+        {"logistic_derivatives", "value, gradient, Hessian, minibatches",
+         logistic_derivatives},
         {"fedavg_a9a", "FedAvg with 8-bit QSGD on a9a", fedavg_a9a},
         {"net_gradients", "softmax, MLP, CNN against finite differences", net_gradients},
         {"fedavg_mnist", "FedAvg on digits, 1 and 2 threads", fedavg_mnist},

@@ -57,7 +57,8 @@ static void reads_everything(test *t)
     bool lr = false, beta = false;
     for (size_t i = 0; c.recipe.algo->params[i].name; i++) {
         lr |= strcmp(c.recipe.algo->params[i].name, "lr") == 0 && c.recipe.p[i] == 0.25;
-        beta |= strcmp(c.recipe.algo->params[i].name, "beta_2") == 0 && c.recipe.p[i] == 0.9;
+        beta |=
+            strcmp(c.recipe.algo->params[i].name, "beta_2") == 0 && c.recipe.p[i] == 0.9;
     }
     CHECK(t, lr && beta);
 }
@@ -93,7 +94,8 @@ static void refuses(test *t)
         {"model: &a\n  model: *a\n", "run.yaml:", ""},
         {"project: \"a\\0b\"\n", "run.yaml:1", "zero byte"},
         {"? [a]\n: 1\n", "run.yaml", "plain"},
-        {"algorithm: {error_feedback: 'on'}\ncodec: {name: randk}\n", "run.yaml", "contractive"},
+        {"algorithm: {error_feedback: 'on'}\ncodec: {name: randk}\n", "run.yaml",
+         "contractive"},
     };
     for (size_t i = 0; i < countof(bad); i++) {
         config c;
@@ -102,8 +104,8 @@ static void refuses(test *t)
         CHECK(t, parse(bad[i][0], &c, &err) != OM_OK);
         CHECK(t, c.project[0] == 0x5a); /* nothing is half set */
         if (!strstr(err.msg, bad[i][1]) || !strstr(err.msg, bad[i][2]))
-            test_fail(t, __FILE__, __LINE__, "%s\nsays '%s', expected '%s' and '%s'", bad[i][0],
-                      err.msg, bad[i][1], bad[i][2]);
+            test_fail(t, __FILE__, __LINE__, "%s\nsays '%s', expected '%s' and '%s'",
+                      bad[i][0], err.msg, bad[i][1], bad[i][2]);
     }
 }
 

@@ -101,8 +101,8 @@ static void shards(test *t)
             classes += has[k];
         CHECK(t, classes <= 4); /* two shards, each may straddle a class border */
         classes_seen += classes;
-        same_as_next += c + 1 < CLIENTS && label[p.index[p.first[c]]] ==
-                                               label[p.index[p.first[c + 1]]];
+        same_as_next +=
+            c + 1 < CLIENTS && label[p.index[p.first[c]]] == label[p.index[p.first[c + 1]]];
     }
     CHECK(t, classes_seen < 3 * CLIENTS);
     CHECK(t, same_as_next < CLIENTS / 2); /* shards are dealt at random, not in a row */

@@ -6,10 +6,7 @@
 
 static const param params[] = {FEDOPT_PARAMS(0.9, 0.99), {NULL, 0, 0, 0, NULL, NULL}};
 
-static float rule(float v, float d2, float b2)
-{
-    return b2 * v + (1 - b2) * d2;
-}
+static float rule(float v, float d2, float b2) { return b2 * v + (1 - b2) * d2; }
 
 static om_status server_close(const fl_env *e, void *server, arena scratch, om_err *err)
 {

@@ -19,7 +19,8 @@ static om_status server_close(const fl_env *e, void *server, arena scratch, om_e
 
 const fl_algo fl_fedyogi = {
     .name = "fedyogi",
-    .summary = "local training, then an adaptive server step (v moves by at most (1 - b2) D^2)",
+    .summary =
+        "local training, then an adaptive server step (v moves by at most (1 - b2) D^2)",
     .source = "Reddi et al., ICLR 2021, arXiv 2003.00295",
     .flags = FL_CLIENT_STATE,
     .params = params,

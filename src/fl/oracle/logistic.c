@@ -3,7 +3,10 @@
 
 #include <math.h>
 
-size_t logistic_dim(const logistic_task *t) { return t->rows->n_cols + (size_t)t->intercept; }
+size_t logistic_dim(const logistic_task *t)
+{
+    return t->rows->n_cols + (size_t)t->intercept;
+}
 
 /* a_r'x, with the intercept as a last feature of value 1. */
 static double margin(const logistic_task *t, size_t r, const float *x)
@@ -77,7 +80,8 @@ static om_status sgrad(void *ctx, const float *x, uint32_t batch, rng r, float *
     double sum = start(self, x, g);
     (void)err;
     for (size_t j = 0; j < n; j++)
-        sum += one(self, self->index[fl_pick(r.key, self->n, from + j)], 1.0 / (double)n, x, g);
+        sum += one(self, self->index[fl_pick(r.key, self->n, from + j)], 1.0 / (double)n, x,
+                   g);
     if (loss)
         *loss = sum;
     return OM_OK;
@@ -113,12 +117,13 @@ static om_status hvp(void *ctx, const float *x, const float *v, float *hv, om_er
     return OM_OK;
 }
 
-void logistic_oracle(const logistic_task *t, uint32_t client, logistic *self, fl_oracle *out)
+void logistic_oracle(const logistic_task *t, uint32_t client, logistic *self,
+                     fl_oracle *out)
 {
     const partition *p = t->split;
     BUG_IF(client >= p->n_clients);
-    *self = (logistic){t, p->index + p->first[client],
-                       p->first[client + 1] - p->first[client]};
+    *self =
+        (logistic){t, p->index + p->first[client], p->first[client + 1] - p->first[client]};
     *out = (fl_oracle){
         .dim = logistic_dim(t),
         .n_samples = self->n,
@@ -161,9 +166,10 @@ om_status logistic_labels(const data_sparse *rows, float *out, om_err *err)
         return fail(err, OM_EARG, "logistic: every label is %g", (double)low);
     for (size_t r = 0; r < rows->n_rows; r++) {
         if (label[r] != low && label[r] != high)
-            return fail(err, OM_EARG, "logistic: row %zu has label %g, a third one beside %g "
-                        "and %g; use the softmax model for more classes", r + 1,
-                        (double)label[r], (double)low, (double)high);
+            return fail(err, OM_EARG,
+                        "logistic: row %zu has label %g, a third one beside %g "
+                        "and %g; use the softmax model for more classes",
+                        r + 1, (double)label[r], (double)low, (double)high);
         out[r] = label[r] == high ? 1.0f : -1.0f;
     }
     return OM_OK;

@@ -13,8 +13,8 @@
 
 typedef struct {
     const data_sparse *rows;
-    const float *label;      /* (n_rows) +-1, from logistic_labels */
-    const partition *split;  /* who owns which row */
+    const float *label;     /* (n_rows) +-1, from logistic_labels */
+    const partition *split; /* who owns which row */
     bool intercept;
     double l2;
 } logistic_task;
@@ -23,12 +23,13 @@ size_t logistic_dim(const logistic_task *t);
 
 typedef struct {
     const logistic_task *task;
-    const uint32_t *index;   /* (n) rows of this client */
+    const uint32_t *index; /* (n) rows of this client */
     size_t n;
 } logistic;
 
 /* Fills *self (kept by the caller while the oracle is used) and *out. */
-void logistic_oracle(const logistic_task *t, uint32_t client, logistic *self, fl_oracle *out);
+void logistic_oracle(const logistic_task *t, uint32_t client, logistic *self,
+                     fl_oracle *out);
 /* Loss without l2, and part of the rows on the right side, over all of `rows`; indices
  * past x's features (n_cols of the training rows) count as absent. */
 void logistic_eval(const data_sparse *rows, const float *label, uint32_t features,

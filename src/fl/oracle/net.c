@@ -3,19 +3,19 @@
 
 #include <math.h>
 
-enum { CHUNK = 128 };     /* rows at a time: activations stay in cache */
+enum { CHUNK = 128 }; /* rows at a time: activations stay in cache */
 enum { PARTS = 2 * (NET_LAYERS + 2) };
 enum { USE_INIT = 0x696e6974 };
 
 struct net {
     const net_task *task;
-    const net_data *data;      /* what index refers to */
-    const uint32_t *index;     /* (n), or NULL: all rows */
+    const net_data *data;  /* what index refers to */
+    const uint32_t *index; /* (n), or NULL: all rows */
     size_t n;
     nn *nn;
-    nn_weight w[PARTS];        /* W, b, W, b ...; views of the vectors of the call */
+    nn_weight w[PARTS]; /* W, b, W, b ...; views of the vectors of the call */
     uint32_t n_layers;
-    float *x;                  /* (CHUNK, features) */
+    float *x; /* (CHUNK, features) */
     int32_t y[CHUNK];
     uint32_t rows;
     float scale;
@@ -32,7 +32,8 @@ om_status net_shape_hidden(net_shape *s, str widths, om_err *err)
         str one = {widths.p, comma ? (size_t)(comma - widths.p) : widths.n};
         uint64_t v;
         if (!str_u64(one, &v) || v == 0 || v > 1 << 20)
-            return fail(err, OM_EARG, "a hidden layer is '%.*s' wide, expected 1 to 1048576",
+            return fail(err, OM_EARG,
+                        "a hidden layer is '%.*s' wide, expected 1 to 1048576",
                         (int)size_min(one.n, 20), one.p);
         if (s->n_hidden == countof(s->hidden))
             return fail(err, OM_ELIMIT, "more than %zu hidden layers", countof(s->hidden));
@@ -45,13 +46,15 @@ om_status net_shape_hidden(net_shape *s, str widths, om_err *err)
 om_status net_shape_check(const net_shape *s, om_err *err)
 {
     if (s->features == 0 || s->classes < 2 || s->features > 1 << 24 || s->classes > 1 << 20)
-        return fail(err, OM_EARG, "a network needs features and at least two classes, found "
-                    "%u and %u", (unsigned)s->features, (unsigned)s->classes);
+        return fail(err, OM_EARG,
+                    "a network needs features and at least two classes, found "
+                    "%u and %u",
+                    (unsigned)s->features, (unsigned)s->classes);
     if (s->conv[0] && (s->conv[1] == 0 || s->conv[0] > 4096 || s->conv[1] > 4096))
         return fail(err, OM_EARG, "convolutions of %u and %u channels, expected 1 to 4096",
                     (unsigned)s->conv[0], (unsigned)s->conv[1]);
-    if (s->conv[0] && ((uint64_t)s->height * s->width != s->features || s->height < 4 ||
-                       s->width < 4))
+    if (s->conv[0] &&
+        ((uint64_t)s->height * s->width != s->features || s->height < 4 || s->width < 4))
         return fail(err, OM_EARG, "images of %u x %u do not make rows of %u numbers",
                     (unsigned)s->height, (unsigned)s->width, (unsigned)s->features);
     return OM_OK;
@@ -79,7 +82,10 @@ static bool layer(const net_shape *s, uint32_t l, uint32_t *out, uint32_t *in)
     return h <= s->n_hidden;
 }
 
-static uint32_t layers(const net_shape *s) { return (s->conv[0] ? 2 : 0) + s->n_hidden + 1; }
+static uint32_t layers(const net_shape *s)
+{
+    return (s->conv[0] ? 2 : 0) + s->n_hidden + 1;
+}
 
 size_t net_dim(const net_shape *s)
 {
@@ -141,9 +147,10 @@ static void aim(net *n, const float *x, float *g)
     uint32_t out, in;
     for (uint32_t l = 0; l < n->n_layers && layer(n->task->shape, l, &out, &in); l++) {
         size_t w = (size_t)out * in;
-        n->w[2 * l] = (nn_weight){.name = "W", .data = x, .rows = out, .cols = in, .grad = g};
-        n->w[2 * l + 1] = (nn_weight){.name = "b", .data = x + w, .rows = 1, .cols = out,
-                                      .grad = g ? g + w : NULL};
+        n->w[2 * l] =
+            (nn_weight){.name = "W", .data = x, .rows = out, .cols = in, .grad = g};
+        n->w[2 * l + 1] = (nn_weight){
+            .name = "b", .data = x + w, .rows = 1, .cols = out, .grad = g ? g + w : NULL};
         x += w + out;
         g = g ? g + w + out : NULL;
     }
@@ -180,8 +187,8 @@ static om_status visit(net *n, const uint64_t *key, size_t from, size_t m, bool 
 
 /* ---- the oracle ---- */
 
-static om_status mean_grad(net *n, const uint64_t *key, size_t from, size_t m, const float *x,
-                           float *g, double *loss, om_err *err)
+static om_status mean_grad(net *n, const uint64_t *key, size_t from, size_t m,
+                           const float *x, float *g, double *loss, om_err *err)
 {
     size_t d = net_dim(n->task->shape);
     double sum = 0, l2 = n->task->l2, xx = 0;

@@ -1,7 +1,8 @@
 /* net.h - clients that train a small network: multinomial logistic regression, an MLP or
  * a CNN, written once as a forward over nn ops; the gradient comes from the tape.
  *
- * The parameters are one flat vector: for each layer W (out, in) row-major, then b (out). */
+ * The parameters are one flat vector: for each layer W (out, in) row-major, then b (out).
+ */
 #ifndef FL_ORACLE_NET_H
 #define FL_ORACLE_NET_H
 
@@ -12,9 +13,9 @@
 typedef struct {
     size_t n;
     uint32_t features, classes;
-    const uint8_t *bytes;   /* (n, features), or */
-    const float *x;         /* (n, features)     */
-    const int32_t *label;   /* (n) in [0, classes) */
+    const uint8_t *bytes; /* (n, features), or */
+    const float *x;       /* (n, features)     */
+    const int32_t *label; /* (n) in [0, classes) */
 } net_data;
 
 enum { NET_LAYERS = 6 };
@@ -39,7 +40,7 @@ typedef struct {
     const net_shape *shape;
     const net_data *data;
     const partition *split;
-    double l2;              /* adds (l2/2) |x|^2 */
+    double l2; /* adds (l2/2) |x|^2 */
     const kern *k;
 } net_task;
 

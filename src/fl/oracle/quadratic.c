@@ -11,7 +11,7 @@ typedef struct {
 
 struct quadratic {
     quadratic_config conf;
-    float *v;     /* (dim) */
+    float *v; /* (dim) */
     member *member;
     void *block;
 };
@@ -38,12 +38,15 @@ om_status quadratic_open(const quadratic_config *c, quadratic **out, om_err *err
     size_t d = c->dim, n = c->n_clients, floats;
     double length = 0;
     if (!(c->mu > 0 && c->smooth >= c->mu) || d == 0 || n == 0)
-        return fail(err, OM_EARG, "quadratic: mu must be above 0 and at most the smoothness");
+        return fail(err, OM_EARG,
+                    "quadratic: mu must be above 0 and at most the smoothness");
     quadratic *q = mem_alloc(sizeof(*q));
-    if (!q || !size_mul(2 * n + 1, d, &floats) || !(q->member = mem_array(n, sizeof(member))) ||
+    if (!q || !size_mul(2 * n + 1, d, &floats) ||
+        !(q->member = mem_array(n, sizeof(member))) ||
         !(q->block = mem_array(floats, sizeof(float)))) {
         quadratic_close(q);
-        return fail(err, OM_ENOMEM, "quadratic: no memory for %zu clients of %zu numbers", n, d);
+        return fail(err, OM_ENOMEM, "quadratic: no memory for %zu clients of %zu numbers",
+                    n, d);
     }
     float *next = q->block;
     q->conf = *c;

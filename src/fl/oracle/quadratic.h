@@ -15,10 +15,10 @@
 typedef struct {
     size_t dim;
     uint32_t n_clients;
-    double mu, smooth;     /* least and largest curvature */
-    double heterogeneity;  /* h */
-    double noise;          /* sgrad: deviation of one sample's gradient, per coordinate */
-    bool uneven;           /* 50 to 149 samples each, else 100 */
+    double mu, smooth;    /* least and largest curvature */
+    double heterogeneity; /* h */
+    double noise;         /* sgrad: deviation of one sample's gradient, per coordinate */
+    bool uneven;          /* 50 to 149 samples each, else 100 */
     uint64_t seed;
 } quadratic_config;
 
