@@ -53,7 +53,7 @@ static om_status do_task(agent *a, const wire_task *t, om_err *err)
     TRY(clear_pending(a, t, &done, err));
     if (done)
         return OM_OK;
-    om_status st = talk_download(a, t, model, err);
+    om_status st = talk_download(a, t->down_sha, t->down_bytes, model, err);
     if (st == OM_ENOTFOUND) { /* the round closed meanwhile: there will be another */
         log_to(&a->cfg.log, LOG_INFO, "%s", err->msg);
         return talk_wait(a, 50, 200, err);

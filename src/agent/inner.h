@@ -21,6 +21,8 @@ typedef struct {
     void *work;        /* open task; kind, text and client it is for */
     const task_kind *kind;
     wire_task work_is;
+    uint8_t base_sha[32]; /* of the base model the task is about; zeros: none */
+    char base[AGENT_PATH];
     agent_outcome outcome;
 } agent;
 
@@ -34,9 +36,10 @@ om_status talk_back_off(agent *a, om_err *err);
 om_status talk_wait(agent *a, uint32_t min_ms, uint32_t max_ms, om_err *err);
 om_status talk_register(agent *a, om_err *err);
 om_status talk_check_in(agent *a, wire_answer *out, om_err *err);
-/* The model into its file in the cache, resumed and verified. OM_ENOTFOUND: the round has
- * moved on. */
-om_status talk_download(agent *a, const wire_task *t, char path[AGENT_PATH], om_err *err);
+/* A blob into its file in the cache, resumed and verified.  OM_ENOTFOUND: the coordinator
+ * does not offer it, for example because the round has moved on. */
+om_status talk_download(agent *a, const uint8_t sha[32], uint64_t bytes,
+                        char path[AGENT_PATH], om_err *err);
 /* Until there is a verdict: *result. */
 om_status talk_upload(agent *a, const wire_update *head, const uint8_t *up,
                       wire_result *result, om_err *err);
@@ -67,7 +70,7 @@ om_status keep_settle(const agent *a, pending *p, bool accepted, om_err *err);
 /* Zeros when there is none. */
 om_status keep_load_state(const agent *a, const char *run, void *state, size_t n,
                           om_err *err);
-/* Models other than `sha` leave the cache. */
+/* Blobs other than `sha` and the base model leave the cache. */
 om_status keep_only(const agent *a, const uint8_t sha[32], om_err *err);
 
 /* ---- train.c ---- */

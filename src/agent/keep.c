@@ -156,14 +156,14 @@ om_status keep_load_state(const agent *a, const char *run, void *state, size_t n
 
 typedef struct {
     const agent *a;
-    char hex[65];
+    char hex[65], base[65];
 } keeper;
 
 static om_status drop_other(void *ctx, const char *name, om_err *err)
 {
     const keeper *k = ctx;
     char path[AGENT_PATH];
-    if (strncmp(name, k->hex, 64) == 0)
+    if (strncmp(name, k->hex, 64) == 0 || strncmp(name, k->base, 64) == 0)
         return OM_OK;
     TRY(keep_path(k->a, ".cache", name, path, err));
     return os_remove(path, err);
@@ -174,6 +174,7 @@ om_status keep_only(const agent *a, const uint8_t sha[32], om_err *err)
     keeper k = {.a = a};
     char dir[AGENT_PATH];
     hex_encode(sha, 32, k.hex);
+    hex_encode(a->base_sha, 32, k.base);
     TRY(keep_path(a, ".cache", ".", dir, err));
     return os_list_dir(dir, drop_other, &k, err);
 }

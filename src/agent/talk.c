@@ -187,7 +187,7 @@ static om_status hash_file(int fd, uint64_t n, const char *path, uint8_t sha[32]
 }
 
 /* Bytes until all are there; each broken transfer goes on where it broke. */
-static om_status fetch(agent *a, const wire_task *t, const char *hex, sink *s, om_err *err)
+static om_status fetch(agent *a, const char *hex, sink *s, om_err *err)
 {
     char path[128];
     snprintf(path, sizeof(path), "/api/v1/blobs/%s", hex);
@@ -206,8 +206,7 @@ static om_status fetch(agent *a, const wire_task *t, const char *hex, sink *s, o
         if (st == OM_OK && status != 200 && status != 206) {
             read_refusal(a, status, &no);
             if (!wire_reason_again(no.reason))
-                return fail(err, OM_ENOTFOUND, "agent: round %u: %s", (unsigned)t->round,
-                            no.message);
+                return fail(err, OM_ENOTFOUND, "agent: %s", no.message);
         }
         if (s->at < s->bytes)
             TRY(talk_back_off(a, err));
@@ -215,18 +214,20 @@ static om_status fetch(agent *a, const wire_task *t, const char *hex, sink *s, o
     return OM_OK;
 }
 
-static om_status fetch_file(agent *a, const wire_task *t, const char *hex, const char *part,
-                            om_err *err)
+static om_status fetch_file(agent *a, const uint8_t want[32], uint64_t bytes,
+                            const char *part, om_err *err)
 {
     uint8_t sha[32];
+    char hex[65];
     uint64_t have;
-    sink s = {.bytes = t->down_bytes, .path = part};
+    sink s = {.bytes = bytes, .path = part};
+    hex_encode(want, 32, hex);
     TRY(os_open_rw(part, &s.fd, &have, err));
     s.at = have <= s.bytes ? have : 0;
-    om_status st = fetch(a, t, hex, &s, err);
+    om_status st = fetch(a, hex, &s, err);
     if (st == OM_OK)
         st = hash_file(s.fd, s.bytes, part, sha, err);
-    if (st == OM_OK && memcmp(sha, t->down_sha, 32) != 0) {
+    if (st == OM_OK && memcmp(sha, want, 32) != 0) {
         os_remove(part, NULL);
         st = fail(err, OM_EAGAIN, "agent: the model arrived damaged");
     }
@@ -236,17 +237,18 @@ static om_status fetch_file(agent *a, const wire_task *t, const char *hex, const
     return st;
 }
 
-om_status talk_download(agent *a, const wire_task *t, char path[AGENT_PATH], om_err *err)
+om_status talk_download(agent *a, const uint8_t sha[32], uint64_t bytes,
+                        char path[AGENT_PATH], om_err *err)
 {
     char hex[65], name[80], part[AGENT_PATH];
-    hex_encode(t->down_sha, 32, hex);
+    hex_encode(sha, 32, hex);
     TRY(keep_path(a, ".cache", hex, path, err));
     if (os_exists(path))
         return OM_OK;
     snprintf(name, sizeof(name), "%s.part", hex);
     TRY(keep_path(a, ".cache", name, part, err));
     om_status st;
-    while ((st = fetch_file(a, t, hex, part, err)) == OM_EAGAIN) {
+    while ((st = fetch_file(a, sha, bytes, part, err)) == OM_EAGAIN) {
         log_to(&a->cfg.log, LOG_WARN, "%s; fetching it again", err->msg);
         TRY(talk_back_off(a, err));
     }

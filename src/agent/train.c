@@ -13,6 +13,32 @@ void train_close(agent *a)
     a->work = NULL;
 }
 
+/* The base model that the task names by "model_sha256": the device's own file when it is
+ * that very model, else fetched once into the cache. */
+static om_status need_base(agent *a, const json *spec, om_err *err)
+{
+    str hex = json_str(json_get(spec, "model_sha256"), "");
+    uint64_t bytes = json_u64(json_get(spec, "model_bytes"), 0);
+    uint8_t sha[32];
+    os_map own;
+    a->base[0] = '\0';
+    if (a->cfg.model)
+        memcpy(a->base, a->cfg.model, size_min(strlen(a->cfg.model) + 1, AGENT_PATH - 1));
+    if (hex.n == 0)
+        return OM_OK;
+    if (!hex_decode(hex, a->base_sha, 32) || bytes == 0)
+        return fail(err, OM_EFORMAT, "agent: the task names its base model badly");
+    if (!a->cfg.model)
+        return talk_download(a, a->base_sha, bytes, a->base, err);
+    TRY(os_map_open(a->cfg.model, &own, err));
+    sha256(own.p, own.n, sha);
+    os_map_close(&own);
+    if (memcmp(sha, a->base_sha, 32) == 0)
+        return OM_OK;
+    return fail(err, OM_EARG, "agent: '%s' is not the federation's base model; without --model "
+                "it is fetched", a->cfg.model);
+}
+
 /* The problem stays open between rounds. */
 static om_status open_work(agent *a, const wire_task *t, om_err *err)
 {
@@ -25,17 +51,19 @@ static om_status open_work(agent *a, const wire_task *t, om_err *err)
     train_close(a);
     TRY(task_need(str_of(t->kind), &a->kind, err));
     TRY(json_parse(t->task, strlen(t->task), 1000, &spec, err));
+    om_status st = need_base(a, spec.root, err);
     task_env e = {.spec = spec.root,
                   .client = t->client,
                   .n_clients = t->n_clients,
                   .seed = t->seed,
                   .dim = (size_t)t->dim,
                   .data = a->cfg.data,
-                  .model = a->cfg.model,
+                  .model = a->base[0] ? a->base : NULL,
                   .k = a->cfg.k,
                   .pool = a->cfg.pool,
                   .cancel = a->cfg.cancel};
-    om_status st = a->kind->open(&e, &a->work, err);
+    if (st == OM_OK)
+        st = a->kind->open(&e, &a->work, err);
     json_close(&spec);
     a->work_is = *t;
     return st;

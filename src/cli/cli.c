@@ -72,6 +72,28 @@ om_status cli_choice(const cli *c, const char *name, const char *choices, int *o
     return OM_OK;
 }
 
+om_status cli_delegate(cli *c, const command *cmd, int argc, char **argv, om_err *err)
+{
+    cli other = *c;
+    parsed *p = mem_alloc(sizeof(*p));
+    if (!p)
+        return fail(err, OM_ENOMEM, "out of memory");
+    other.cmd = cmd;
+    other.impl_ = p;
+    other.n_operands = 0;
+    other.out = buf_growing(c->out.limit);
+    om_status s = parse_args(argc, argv, &other, p, err);
+    other.json = c->json;
+    other.quiet = c->quiet;
+    if (s == OM_OK)
+        s = cmd->run(&other, err);
+    cli_progress_end(&other);
+    cli_flush(&other);
+    buf_free(&other.out);
+    mem_free(p);
+    return s;
+}
+
 /* ---- answers ---------------------------------------------------------------------- */
 
 void cli_write(cli *c, str s)

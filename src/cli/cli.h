@@ -36,6 +36,7 @@ typedef struct {
 } command;
 
 extern const command *const commands[]; /* ends with NULL */
+const command *command_find(const char *name); /* NULL: none */
 
 struct cli {
     const command *cmd;
@@ -77,6 +78,9 @@ void cli_note(cli *c, const char *fmt, ...) __attribute__((format(printf, 2, 3))
 void cli_progress(void *ctx, const char *what, const char *unit, uint64_t done,
                   uint64_t total);
 void cli_progress_end(cli *c);
+
+/* Run another command with these arguments, as if it had been typed. */
+om_status cli_delegate(cli *c, const command *cmd, int argc, char **argv, om_err *err);
 
 /* "1.2 GB", "350 ms", "12.3 k" into out (at least 24 bytes); returns out. */
 const char *cli_bytes(char *out, uint64_t bytes);

@@ -2,6 +2,7 @@
 #include "agent/task.h"
 #include "cli/cli.h"
 #include "cli/config.h"
+#include "cli/federated.h"
 #include "coord/coord.h"
 #include "proto/wire.h"
 
@@ -17,6 +18,10 @@ typedef struct {
     char host[128];
     uint16_t port;
     uint64_t rounds;
+    uint8_t base_sha[32];
+    federated_meter meter;
+    coord *coord;
+    float *x; /* (dim) the newest model, when it is measured */
 } server;
 
 /* ---- what the configuration says ---------------------------------------------------- */
@@ -51,10 +56,13 @@ static om_status task_from_config(server *s, const char **kind, om_err *err)
         *kind = "logistic";
         json_put_u64(&o, "features", k->model.dim);
         json_put_f64(&o, "l2", k->model.l2);
+    } else if (k->model.kind == CONFIG_LLM) {
+        *kind = "llm";
+        TRY(federated_llm_task(k, &o, s->base_sha, err));
     } else {
         return fail(err, OM_EUNSUPPORTED,
-                    "server: this kind of model is not trained over the "
-                    "network yet; quadratic and logistic are");
+                    "server: this kind of model is not trained over the network yet; llm, "
+                    "quadratic and logistic are");
     }
     json_shut(&o, '}');
     return o.status;
@@ -160,11 +168,31 @@ static om_status read_address(server *s, om_err *err)
 
 /* ---- progress ----------------------------------------------------------------------- */
 
+/* Perplexity of the newest model on the held-out text; NaN when it is not measured. */
+static double measure(server *s, uint64_t round)
+{
+    double ppl = (double)NAN;
+    uint64_t every = s->cfg.evaluate_every;
+    bool due = round + 1 == s->rounds || (every && (round + 1) % every == 0);
+    om_err err = {0};
+    if (!s->meter.base || !due)
+        return ppl;
+    om_status st = coord_model(s->coord, s->x, &err);
+    if (st == OM_OK)
+        st = federated_perplexity(&s->meter, s->x, &ppl, &err);
+    if (st != OM_OK)
+        cli_note(s->c, "the round could not be measured: %s", err.msg);
+    return ppl;
+}
+
 static void on_round(void *ctx, const store_round *r, const round_state *state)
 {
     server *s = ctx;
-    char up[24], down[24], took[24];
+    char up[24], down[24], took[24], quality[48] = "";
     (void)state;
+    double ppl = measure(s, r->round);
+    if (isfinite(ppl))
+        snprintf(quality, sizeof(quality), ", perplexity %.4g", ppl);
     if (s->c->json) {
         json_out o = json_to(&s->c->out);
         json_open_object(&o, NULL);
@@ -172,6 +200,8 @@ static void on_round(void *ctx, const store_round *r, const round_state *state)
         json_put_u64(&o, "updates", r->accepted);
         json_put_u64(&o, "attempts", r->attempts);
         json_put_f64(&o, "loss", r->loss);
+        if (s->meter.base)
+            json_put_f64(&o, "perplexity", ppl);
         json_put_u64(&o, "bytes_up", r->bytes_up);
         json_put_u64(&o, "bytes_down", r->bytes_down);
         json_put_u64(&o, "ms", r->closed_ms - r->opened_ms);
@@ -179,9 +209,9 @@ static void on_round(void *ctx, const store_round *r, const round_state *state)
         cli_write(s->c, STR("\n"));
         cli_flush(s->c);
     }
-    cli_note(s->c, "round %u/%llu: %u updates, loss %.6g, %s up, %s down, %s",
+    cli_note(s->c, "round %u/%llu: %u updates, loss %.6g%s, %s up, %s down, %s",
              (unsigned)r->round + 1, (unsigned long long)s->rounds, (unsigned)r->accepted,
-             r->loss, cli_bytes(up, r->bytes_up), cli_bytes(down, r->bytes_down),
+             r->loss, quality, cli_bytes(up, r->bytes_up), cli_bytes(down, r->bytes_down),
              cli_duration(took, (double)(r->closed_ms - r->opened_ms) / 1000));
 }
 
@@ -210,7 +240,9 @@ static om_status write_model(server *s, coord *k, om_err *err)
         return fail(err, OM_ENOMEM, "server: no memory for the model");
     om_status st = coord_model(k, x, err);
     if (st == OM_OK)
-        st = os_write_file_atomic(path, x, n, err);
+        st = s->cfg.model.kind == CONFIG_LLM && strcmp(s->kind->name, "llm") == 0
+                 ? federated_llm_save(s->c, &s->cfg, x, path, err)
+                 : os_write_file_atomic(path, x, n, err);
     mem_free(x);
     return st;
 }
@@ -237,6 +269,12 @@ static om_status serve(server *s, coord *k, om_err *err)
     return OM_OK;
 }
 
+static bool hash_known(const server *s)
+{
+    static const uint8_t none[32] = {0};
+    return memcmp(s->base_sha, none, 32) != 0;
+}
+
 static om_status set_up(server *s, json_doc *spec, coord_config *k, om_err *err)
 {
     cli *c = s->c;
@@ -256,6 +294,7 @@ static om_status set_up(server *s, json_doc *spec, coord_config *k, om_err *err)
                         .codec_params = (const char *)s->codec_params.data,
                         .kind = s->kind->name,
                         .task = (const char *)s->task_text.data,
+                        .base_path = hash_known(s) ? s->cfg.model.path : NULL,
                         .dim = s->task.dim,
                         .start = start_model,
                         .start_ctx = s,
@@ -265,6 +304,11 @@ static om_status set_up(server *s, json_doc *spec, coord_config *k, om_err *err)
                         .on_round = on_round,
                         .on_round_ctx = s,
                         .cancel = c->cancel};
+    memcpy(k->base_sha, s->base_sha, 32);
+    TRY(federated_meter_open(c, &s->cfg, &s->meter, err));
+    s->x = mem_array(s->task.dim, sizeof(float));
+    if (!s->x)
+        return fail(err, OM_ENOMEM, "server: no memory for the model");
     return make_plan(s, &k->plan, err);
 }
 
@@ -288,6 +332,7 @@ static om_status run(cli *c, om_err *err)
     k.n_names = n;
     if (st == OM_OK)
         st = coord_open(&k, &co, err);
+    s.coord = co;
     if (st == OM_OK)
         st = serve(&s, co, err);
     coord_close(co);
@@ -295,6 +340,8 @@ static om_status run(cli *c, om_err *err)
     buf_free(&s.algo_params);
     buf_free(&s.codec_params);
     buf_free(&s.task_text);
+    federated_meter_close(&s.meter);
+    mem_free(s.x);
     return st;
 }
 
@@ -317,7 +364,7 @@ static const cli_option options[] = {
     {"wait-for", 0, "N", NULL, "devices that start the first round (default: all)", false},
     {"retry", 0, "MS", "500", "idle devices come back after this to twice this", false},
     {"linger", 0, "MS", "2000", "how long the end is told to devices", false},
-    {"out", 'o', "FILE", NULL, "the final model: raw f32, little-endian", false},
+    {"out", 'o', "PATH", NULL, "the final model: an adapter folder, or raw f32 numbers", false},
     {NULL, 0, NULL, NULL, NULL, false},
 };
 

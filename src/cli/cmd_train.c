@@ -134,6 +134,8 @@ static om_status train(cli *c, job *j, om_err *err)
     return checkpoint(j, err);
 }
 
+
+
 /* ---- results ----------------------------------------------------------------------------------- */
 
 static om_status write_curve(const job *j, om_err *err)
@@ -208,8 +210,13 @@ static om_status work(cli *c, job *j, om_err *err)
 
 static om_status run(cli *c, om_err *err)
 {
+    char *as_server[] = {"--config", (char *)(uintptr_t)cli_str(c, "config"), "--out",
+                         (char *)(uintptr_t)cli_str(c, "out")};
+    if (cli_given(c, "config"))
+        return cli_delegate(c, command_find("server"), 4, as_server, err);
     if (!cli_given(c, "model") || !cli_given(c, "data"))
-        return fail(err, OM_EARG, "train needs --model M and --data FILE");
+        return fail(err, OM_EARG, "train needs --model M and --data FILE, or --config FILE for "
+                                  "a federated run");
     job j = {.out = cli_str(c, "out")};
     om_status s = work(c, &j, err);
     trainer_close(j.trainer);
@@ -225,6 +232,7 @@ static om_status run(cli *c, om_err *err)
 }
 
 static const cli_option options[] = {
+    {"config", 'c', "FILE", NULL, "start the federated run of this configuration", false},
     {"model", 'm', "MODEL", NULL, "the base: .gguf, a Hugging Face folder, llama2.c .bin", false},
     {"data", 'd', "FILE", NULL, "text to learn from; - is standard input", false},
     {"eval", 0, "FILE", NULL, "held-out text: perplexity before and after", false},
@@ -254,9 +262,11 @@ static const cli_option options[] = {
 };
 
 const command command_train = {
-    .name = "train", .summary = "train a model on a text, here",
+    .name = "train", .summary = "train a model on a text here, or start a federated run",
     .operands = "", .options = options, .run = run,
     .details = "Example: octomil train --model base.gguf --data notes.txt --steps 200\n"
                "Then:    octomil run base.gguf --adapter trained \"Dear\"\n"
-               "Or:      octomil merge base.gguf trained merged.gguf\n",
+               "Or:      octomil merge base.gguf trained merged.gguf\n\n"
+               "With --config it is 'octomil server --config FILE': devices then join with\n"
+               "'octomil agent --server URL --data FILE'.\n",
 };

@@ -30,7 +30,7 @@ static void on_signal(int sig)
     interrupted.requested = 1;
 }
 
-static const command *find_command(const char *name)
+const command *command_find(const char *name)
 {
     for (size_t i = 0; commands[i]; i++)
         if (strcmp(commands[i]->name, name) == 0)
@@ -102,7 +102,7 @@ int main(int argc, char **argv)
     } else if (strcmp(verb, "--help") == 0 || strcmp(verb, "-h") == 0 ||
                strcmp(verb, "help") == 0) {
         print_overview(&c);
-    } else if ((c.cmd = find_command(verb)) == NULL) {
+    } else if ((c.cmd = command_find(verb)) == NULL) {
         status = unknown_command(verb);
     } else {
         om_err err = {0};

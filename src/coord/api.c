@@ -223,19 +223,27 @@ static void check_in(void *app, http_request *r)
 
 /* ---- the model ---------------------------------------------------------------------- */
 
+static bool offer_base(coord *c, http_request *r, const uint8_t sha[32], const char *hex)
+{
+    return c->cfg.base_path && memcmp(sha, c->cfg.base_sha, 32) == 0 &&
+           http_answer_file(r, c->cfg.base_path, hex);
+}
+
 /* Only what a device needs now: a server state is nobody's business. */
 static void get_blob(void *app, http_request *r)
 {
     coord *c = app;
-    uint8_t sha[32];
+    uint8_t sha[32] = {0};
     char path[BLOB_PATH], hex[65];
     bool known = hex_decode(http_tail(r), sha, 32);
+    hex_encode(sha, 32, hex);
+    if (known && offer_base(c, r, sha, hex))
+        return;
     os_lock(c->lock);
     known = known && memcmp(sha, c->version.down_sha, 32) == 0;
     if (known && !http_header(r, "Range").p)
         c->bytes_down += c->version.down_bytes;
     os_unlock(c->lock);
-    hex_encode(sha, 32, hex);
     if (!known || blobs_path(&c->blobs, sha, path, NULL) != OM_OK)
         refuse(c, r, WIRE_NOT_FOUND, "this is not the model of the open round");
     else if (!http_answer_file(r, path, hex))
@@ -567,7 +575,7 @@ const http_route api_routes[] = {
      heartbeat, NULL, NULL, NULL},
     {HTTP_POST, "/api/v1/federation/checkin", AUTH_DEVICE, WIRE_MESSAGE_MAX,
      "is there work? ?wait_ms= to wait for it", check_in, NULL, NULL, NULL},
-    {HTTP_GET, "/api/v1/blobs/*", AUTH_DEVICE, 0, "the model of the open round", get_blob,
+    {HTTP_GET, "/api/v1/blobs/*", AUTH_DEVICE, 0, "the model of the open round, or the base model", get_blob,
      NULL, NULL, NULL},
     {HTTP_POST, "/api/v1/federation/updates/initiate", AUTH_DEVICE, WIRE_MESSAGE_MAX,
      "announce an update; where does it go on?", initiate, NULL, NULL, NULL},

@@ -18,6 +18,8 @@ typedef struct {
     round_plan plan;
     const char *algorithm, *algorithm_params, *codec, *codec_params; /* "", not NULL */
     const char *kind, *task; /* handed to the devices as they are */
+    const char *base_path;    /* file of the base model, offered to devices as the blob */
+    uint8_t base_sha[32];     /* of this name; NULL: none */
     size_t dim;
     /* x0 (dim) of a new run; not called when the run goes on. */
     om_status (*start)(void *ctx, float *x0, om_err *err);

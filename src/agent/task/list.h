@@ -1,4 +1,5 @@
 /* list.h - every kind of task a device knows. */
 #define TASK_LIST(X)                                                                       \
     X(quadratic)                                                                           \
-    X(logistic)
+    X(logistic)                                                                            \
+    X(llm)
