@@ -10,7 +10,7 @@
 
 #include "llm/unicode.h"
 
-enum { NONE = UINT32_MAX };
+#define NONE UINT32_MAX
 
 void tok_encoder_open(tok_encoder *e, const tokenizer *t, int32_t *ids, size_t cap, om_err *err)
 {

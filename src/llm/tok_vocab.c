@@ -385,10 +385,13 @@ static om_status index_specials(tokenizer *t, om_err *err)
 /* Tokens after which a model has said what it had to say, by the names they are given. */
 static void mark_ends(tokenizer *t)
 {
+    /* <|end_of_sentence|> with DeepSeek's wide bars and U+2581; C needs the hex escapes cut */
+    static const char deepseek[] = "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence"
+                                   "\xEF\xBD\x9C>";
     static const char *const names[] = {
         "<|im_end|>", "<|eot_id|>", "<|eom_id|>", "<|end_of_text|>", "<|endoftext|>", "<|end|>",
         "<end_of_turn>", "<|end_of_turn|>", "<|END_OF_TURN_TOKEN|>", "<EOT>", "<|EOT|>",
-        "<\xEF\xBD\x9C" "end\xE2\x96\x81of\xE2\x96\x81sentence\xEF\xBD\x9C>", "</s>"};
+        deepseek, "</s>"};
     for (size_t i = 0; i < countof(names); i++) {
         int32_t id = tok_find_special(t, str_of(names[i]));
         if (id >= 0 && t->tok[id].type != TOKEN_UNKNOWN)
