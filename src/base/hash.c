@@ -1,5 +1,5 @@
 /* hash.c - SHA-256 (FIPS 180-4), hexadecimal, and a 64-bit table hash. */
-#include "base/base.h"
+#include "base/sha_fast.h"
 
 static const uint32_t K[64] = {
     0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4,
@@ -62,6 +62,10 @@ void sha256_update(sha256_ctx *s, const void *p, size_t n)
         if (used + take < 64)
             return;
         compress(s->h, s->block);
+    }
+    if (n >= 64 && sha256_blocks_fast(s->h, src, n / 64, K)) {
+        src += n & ~(size_t)63;
+        n &= 63;
     }
     for (; n >= 64; src += 64, n -= 64)
         compress(s->h, src);
