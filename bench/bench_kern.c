@@ -49,15 +49,16 @@ static const shape shapes[] = {
 };
 
 typedef void sgemm_fn(int order, int ta, int tb, int m, int n, int k, float alpha,
-                      const float *a, int lda, const float *b, int ldb, float beta, float *c,
-                      int ldc);
+                      const float *a, int lda, const float *b, int ldb, float beta,
+                      float *c, int ldc);
 
 static struct {
     sgemm_fn *sgemm;
     void (*threads)(int);
 } peer;
 
-/* ---- the peak ---------------------------------------------------------------------------- */
+/* ---- the peak
+ * ---------------------------------------------------------------------------- */
 
 enum { PEAK_STEPS = 100000, PEAK_SUMS = 16 };
 
@@ -145,7 +146,8 @@ static double peak_once(unsigned flags, pool *p)
     return peak_flop(flags) * (double)threads / (seconds() - t) * 1e-9;
 }
 
-/* ---- products ------------------------------------------------------------------------------ */
+/* ---- products
+ * ------------------------------------------------------------------------------ */
 
 typedef struct {
     float *a, *b, *c;
@@ -155,17 +157,27 @@ typedef struct {
 
 static void run_ours(const kern *k, pool *p, const shape *s, const data *d)
 {
-    gemm_args g = {.m = s->m, .n = s->n, .k = s->k, .a = d->a, .lda = s->a_t ? s->m : s->k,
-                   .a_t = s->a_t, .b = d->b, .ldb = s->b_t ? s->k : s->n,
-                   .b_type = DTYPE_F32, .b_t = s->b_t, .c = d->c, .ldc = s->n, .alpha = 1};
+    gemm_args g = {.m = s->m,
+                   .n = s->n,
+                   .k = s->k,
+                   .a = d->a,
+                   .lda = s->a_t ? s->m : s->k,
+                   .a_t = s->a_t,
+                   .b = d->b,
+                   .ldb = s->b_t ? s->k : s->n,
+                   .b_type = DTYPE_F32,
+                   .b_t = s->b_t,
+                   .c = d->c,
+                   .ldc = s->n,
+                   .alpha = 1};
     gemm(k, p, &g, arena_of(d->scratch, d->bytes));
 }
 
 static void run_peer(const shape *s, const data *d)
 {
     peer.sgemm(101, s->a_t ? 112 : 111, s->b_t ? 112 : 111, (int)s->m, (int)s->n, (int)s->k,
-               1.0f, d->a, (int)(s->a_t ? s->m : s->k), d->b, (int)(s->b_t ? s->k : s->n), 0.0f,
-               d->c, (int)s->n);
+               1.0f, d->a, (int)(s->a_t ? s->m : s->k), d->b, (int)(s->b_t ? s->k : s->n),
+               0.0f, d->c, (int)s->n);
 }
 
 typedef struct {
@@ -180,7 +192,8 @@ static double timed(const kern *k, pool *p, const shape *s, const data *d, int i
     return 2e-9 * (double)s->m * (double)s->n * (double)s->k * inner / (seconds() - t);
 }
 
-/* The best of each over `budget` seconds, taken in turns: what disturbs one disturbs all. */
+/* The best of each over `budget` seconds, taken in turns: what disturbs one disturbs all.
+ */
 static rates measure(const kern *k, pool *p, const shape *s, const data *d, double budget)
 {
     rates r = {0};

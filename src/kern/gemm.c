@@ -20,16 +20,16 @@
 enum {
     OUT_N = 1024,
     OUT_K = 1024,
-    OUT_M = 1008,     /* about; rounded to whole panels of the core                */
-    SEG = 256,        /* columns of a packed B unpacked together: its longest block */
-    SEG_K = 32,       /* rows of it per piece                                      */
-    PIECE = 256,      /* k elements of a transposed packed B per piece              */
-    THIN = 16,        /* rows or columns of a thin product                         */
-    SPLIT_K = 32,     /* least k and m n for a core that splits                    */
+    OUT_M = 1008, /* about; rounded to whole panels of the core                */
+    SEG = 256,    /* columns of a packed B unpacked together: its longest block */
+    SEG_K = 32,   /* rows of it per piece                                      */
+    PIECE = 256,  /* k elements of a transposed packed B per piece              */
+    THIN = 16,    /* rows or columns of a thin product                         */
+    SPLIT_K = 32, /* least k and m n for a core that splits                    */
     SPLIT_MN = 1024,
-    DOTS_K = 32,      /* shorter sums are not worth a horizontal reduction         */
+    DOTS_K = 32,         /* shorter sums are not worth a horizontal reduction         */
     THIN_WORK = 1 << 20, /* multiply-adds of a thin item, about                    */
-    ITEM_M = 168,     /* rows and columns of C in an item, before balancing        */
+    ITEM_M = 168,        /* rows and columns of C in an item, before balancing        */
     ITEM_N = 512,
 };
 
@@ -37,14 +37,14 @@ typedef struct {
     const gemm_args *g;
     const gemm_core *core, *f32;
     char *a_pack, *b_pack;
-    float *temp;         /* per worker, for unpacking */
+    float *temp; /* per worker, for unpacking */
     size_t temp_floats;
     size_t i0, mb, j0, nb, p0, kb; /* the outer block */
     size_t item_m, item_n;         /* in elements, whole panels */
     size_t a_items;                /* panels of A to pack, then B's */
     size_t threads;
     float beta;
-    atomic_bool odd;               /* an operand the core cannot carry */
+    atomic_bool odd; /* an operand the core cannot carry */
 } job;
 
 static size_t div_up(size_t a, size_t b) { return (a + b - 1) / b; }
@@ -66,13 +66,15 @@ static char *panel_at(char *base, const gemm_core *c, size_t panels, size_t pane
 static char *a_panel(const job *w, size_t panel, size_t p)
 {
     size_t panels = div_up(w->mb, w->core->mr);
-    return panel_at(w->a_pack, w->core, panels, panel, w->core->mr, w->core->a_unit, p, w->kb);
+    return panel_at(w->a_pack, w->core, panels, panel, w->core->mr, w->core->a_unit, p,
+                    w->kb);
 }
 
 static char *b_panel(const job *w, size_t panel, size_t p)
 {
     size_t panels = div_up(w->nb, w->core->nr);
-    return panel_at(w->b_pack, w->core, panels, panel, w->core->nr, w->core->b_unit, p, w->kb);
+    return panel_at(w->b_pack, w->core, panels, panel, w->core->nr, w->core->b_unit, p,
+                    w->kb);
 }
 
 static void note(job *w, bool carried)
@@ -94,8 +96,8 @@ static void pack_a_panel(job *w, size_t panel)
 }
 
 /* Pack k steps [p, p+n) of a panel of B from f32 source; never crosses a piece. */
-static void pack_b_steps(job *w, size_t panel, size_t p, size_t n, const float *src, size_t rs,
-                         size_t cs)
+static void pack_b_steps(job *w, size_t panel, size_t p, size_t n, const float *src,
+                         size_t rs, size_t cs)
 {
     size_t cols = size_min(w->core->nr, w->nb - panel * w->core->nr);
     for (size_t q = 0; q < n;) {
@@ -110,7 +112,8 @@ static void pack_b_f32(job *w, size_t panel)
 {
     const gemm_args *g = w->g;
     size_t rs = g->b_t ? g->ldb : 1, cs = g->b_t ? 1 : g->ldb;
-    const float *src = (const float *)g->b + (w->j0 + panel * w->core->nr) * rs + w->p0 * cs;
+    const float *src =
+        (const float *)g->b + (w->j0 + panel * w->core->nr) * rs + w->p0 * cs;
     pack_b_steps(w, panel, 0, w->kb, src, rs, cs);
 }
 
@@ -171,7 +174,8 @@ static bool pack_block(job *w, pool *p, bool with_a, bool with_b)
     size_t b_items = div_up(w->nb, segments ? SEG : w->core->nr);
     w->a_items = with_a ? div_up(w->mb, w->core->mr) : 0;
     size_t bytes = size_max(w->core->mr, w->core->nr) * w->kb * 4;
-    pool_run(p, w->a_items + (with_b ? b_items : 0), size_max(1, 32768 / bytes), pack_items, w);
+    pool_run(p, w->a_items + (with_b ? b_items : 0), size_max(1, 32768 / bytes), pack_items,
+             w);
     return !atomic_load_explicit(&w->odd, memory_order_relaxed);
 }
 
@@ -296,11 +300,12 @@ static size_t temp_floats(const gemm_core *c, size_t n, size_t k)
 }
 
 /* `c` needs this, with room for the f32 core should it have to take over. */
-static size_t core_bytes(const gemm_core *c, const gemm_core *f32, size_t m, size_t n, size_t k,
-                         size_t threads)
+static size_t core_bytes(const gemm_core *c, const gemm_core *f32, size_t m, size_t n,
+                         size_t k, size_t threads)
 {
     return size_max(a_bytes(c, m, k), a_bytes(f32, m, k)) +
-           size_max(b_bytes(c, n, k), b_bytes(f32, n, k)) + temp_floats(c, n, k) * threads * 4;
+           size_max(b_bytes(c, n, k), b_bytes(f32, n, k)) +
+           temp_floats(c, n, k) * threads * 4;
 }
 
 static size_t thin_bytes(size_t m, size_t n, size_t k)
@@ -335,7 +340,8 @@ size_t gemm_bytes(const kern *k, size_t m, size_t n, size_t kk, const pool *p)
     size_t threads = (size_t)pool_threads(p);
     size_t bytes = core_bytes(k->gemm->f32, k->gemm->f32, m, n, kk, threads);
     if (splits_of(k)) /* three parts are the largest */
-        bytes = size_max(bytes, core_bytes(splits_of(k)->three, k->gemm->f32, m, n, kk, threads));
+        bytes = size_max(bytes,
+                         core_bytes(splits_of(k)->three, k->gemm->f32, m, n, kk, threads));
     return size_max(bytes, thin_bytes(m, n, kk)) + GEMM_ALIGN;
 }
 
@@ -353,7 +359,7 @@ static void scale_c(const gemm_args *g)
 typedef struct {
     const gemm_thin *whole;
     void (*fn)(const gemm_thin *g);
-    bool cut_m; /* else n */
+    bool cut_m;       /* else n */
     size_t rows_step; /* floats between rows of the cut operand */
 } thin_job;
 
@@ -375,8 +381,8 @@ static void thin_items(void *ctx, size_t beg, size_t end, int worker)
 }
 
 /* Small operand, element (i,p) at src[i*rs + p*cs], as (rows,k) or (k,rows). */
-static void small_copy(float *out, const float *src, size_t rs, size_t cs, size_t rows, size_t k,
-                       bool k_first)
+static void small_copy(float *out, const float *src, size_t rs, size_t cs, size_t rows,
+                       size_t k, bool k_first)
 {
     for (size_t i = 0; i < rows; i++)
         for (size_t p = 0; p < k; p++)
@@ -396,8 +402,8 @@ static bool run_thin(const gemm_kernels *gk, pool *p, const gemm_args *g, float 
     if (s > THIN || g->b_type != DTYPE_F32 || !gk->dots || (big_rows && g->k < DOTS_K))
         return false;
     if (small_rows != big_rows) {
-        small_copy(copy, small, small_rows ? ld_small : 1, small_rows ? 1 : ld_small, s, g->k,
-                   !big_rows);
+        small_copy(copy, small, small_rows ? ld_small : 1, small_rows ? 1 : ld_small, s,
+                   g->k, !big_rows);
         small = copy, ld_small = big_rows ? g->k : s;
     }
     gemm_thin t = {.k = g->k, .c = g->c, .alpha = g->alpha, .beta = g->beta};
@@ -432,8 +438,12 @@ void gemm(const kern *k, pool *p, const gemm_args *g, arena scratch)
     size_t a = size_max(a_bytes(core, g->m, g->k), a_bytes(f32, g->m, g->k));
     size_t b = size_max(b_bytes(core, g->n, g->k), b_bytes(f32, g->n, g->k));
     job w = {
-        .g = g, .f32 = f32, .threads = (size_t)pool_threads(p), .a_pack = beg,
-        .b_pack = beg + a, .temp = (float *)(void *)(beg + a + b),
+        .g = g,
+        .f32 = f32,
+        .threads = (size_t)pool_threads(p),
+        .a_pack = beg,
+        .b_pack = beg + a,
+        .temp = (float *)(void *)(beg + a + b),
         .temp_floats = temp_floats(core, g->n, g->k),
     };
     run_blocks(&w, p, core);
@@ -444,8 +454,13 @@ const gemm_kernels *gemm_kernels_for(unsigned flags)
     const gemm_kernels *best = &gemm_c;
     (void)flags;
 #if defined(__x86_64__)
+    if (flags & CPU_AVX2)
+        best = &gemm_avx2;
     if (flags & CPU_AVX512)
         best = &gemm_avx512;
+#elif defined(__aarch64__)
+    if (flags & CPU_NEON)
+        best = &gemm_neon;
 #endif
     return best;
 }

@@ -23,8 +23,10 @@ struct gemm_core {
     /* Pack rows <= mr rows (of A; columns of B) by k; element (r,p) is at
      * src[r*rs + p*cs], one of rs and cs being 1.  Returns false when an element is
      * infinite or NaN and the core cannot carry it; such a block goes to the f32 core. */
-    bool (*pack_a)(void *dst, const float *src, size_t rs, size_t cs, size_t rows, size_t k);
-    bool (*pack_b)(void *dst, const float *src, size_t rs, size_t cs, size_t rows, size_t k);
+    bool (*pack_a)(void *dst, const float *src, size_t rs, size_t cs, size_t rows,
+                   size_t k);
+    bool (*pack_b)(void *dst, const float *src, size_t rs, size_t cs, size_t rows,
+                   size_t k);
     /* C (m,n) = beta C + alpha A B for one block of k; m <= mr, n <= nr. */
     void (*tile)(size_t k, const void *a, const void *b, float *c, size_t ldc, size_t m,
                  size_t n, float alpha, float beta);

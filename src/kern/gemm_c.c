@@ -30,8 +30,16 @@ static void tile(size_t k, const void *a, const void *b, float *c, size_t ldc, s
 }
 
 static const gemm_core core = {
-    .name = "c", .mr = MR, .nr = NR, .k_unit = 1, .kc = KC, .a_unit = 4, .b_unit = 4,
-    .pack_a = pack, .pack_b = pack, .tile = tile,
+    .name = "c",
+    .mr = MR,
+    .nr = NR,
+    .k_unit = 1,
+    .kc = KC,
+    .a_unit = 4,
+    .b_unit = 4,
+    .pack_a = pack,
+    .pack_b = pack,
+    .tile = tile,
 };
 
 const gemm_kernels gemm_c = {.f32 = &core};

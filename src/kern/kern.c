@@ -69,7 +69,8 @@ static void climb(kern *k)
 void kern_init(kern *k, unsigned mask)
 {
     unsigned flags = kern_cpu_flags();
-    k->flags = usable(mask ? flags & mask : flags & ~flags_named(getenv("OCTOMIL_CPU_MASK")));
+    k->flags =
+        usable(mask ? flags & mask : flags & ~flags_named(getenv("OCTOMIL_CPU_MASK")));
     vec_c(k);
     climb(k);
     k->gemm = gemm_kernels_for(k->flags);

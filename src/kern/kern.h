@@ -12,13 +12,15 @@
 #include "kern/blocks.h"
 #include "os/os.h"
 
-enum { /* instruction sets, one bit each */
-    CPU_AVX2 = 1u << 0,    /* with FMA and F16C            */
-    CPU_AVXVNNI = 1u << 1, /* 256-bit int8 dot products    */
-    CPU_AVX512 = 1u << 2,  /* F, BW, VL, DQ, CD            */
-    CPU_VNNI = 1u << 3,    /* AVX-512 VNNI + VBMI          */
-    CPU_AMX = 1u << 4,     /* tiles, bf16 and int8, granted by the kernel */
-    CPU_NEON = 1u << 8, CPU_DOTPROD = 1u << 9, CPU_I8MM = 1u << 10,
+enum {                        /* instruction sets, one bit each */
+       CPU_AVX2 = 1u << 0,    /* with FMA and F16C            */
+       CPU_AVXVNNI = 1u << 1, /* 256-bit int8 dot products    */
+       CPU_AVX512 = 1u << 2,  /* F, BW, VL, DQ, CD            */
+       CPU_VNNI = 1u << 3,    /* AVX-512 VNNI + VBMI          */
+       CPU_AMX = 1u << 4,     /* tiles, bf16 and int8, granted by the kernel */
+       CPU_NEON = 1u << 8,
+       CPU_DOTPROD = 1u << 9,
+       CPU_I8MM = 1u << 10,
 };
 
 typedef struct kern kern;
@@ -27,13 +29,13 @@ struct kern {
 
     /* ---- vectors of n floats; x and y may be equal, else must not overlap ---- */
     float (*dot)(const float *x, const float *y, size_t n);
-    void (*axpy)(float *y, float a, const float *x, size_t n);          /* y += a x     */
-    void (*scale)(float *y, float a, size_t n);                         /* y *= a       */
-    void (*add)(float *y, const float *a, const float *b, size_t n);    /* y = a + b    */
-    void (*mul)(float *y, const float *a, const float *b, size_t n);    /* y = a * b    */
+    void (*axpy)(float *y, float a, const float *x, size_t n);       /* y += a x     */
+    void (*scale)(float *y, float a, size_t n);                      /* y *= a       */
+    void (*add)(float *y, const float *a, const float *b, size_t n); /* y = a + b    */
+    void (*mul)(float *y, const float *a, const float *b, size_t n); /* y = a * b    */
     double (*sum)(const float *x, size_t n);
     double (*sumsq)(const float *x, size_t n);
-    float (*max)(const float *x, size_t n);                             /* -inf for n=0 */
+    float (*max)(const float *x, size_t n); /* -inf for n=0 */
     /* y = exp(x - shift), returns the sum of y in double. exp is within 2 ulp. */
     double (*expsum)(float *y, const float *x, float shift, size_t n);
     /* y = silu(gate) up */
@@ -41,19 +43,19 @@ struct kern {
     /* dgate += dy up silu'(gate); dup += dy silu(gate) */
     void (*silu_mul_back)(float *dgate, float *dup, const float *dy, const float *gate,
                           const float *up, size_t n);
-    void (*gelu)(float *y, const float *x, size_t n);                   /* tanh form    */
+    void (*gelu)(float *y, const float *x, size_t n); /* tanh form    */
     void (*gelu_back)(float *dx, const float *dy, const float *x, size_t n); /* dx +=   */
     /* y = x * w / sqrt(mean(x^2) + eps); returns 1/sqrt(..) for the backward. */
     float (*rmsnorm)(float *y, const float *x, const float *w, float eps, size_t n);
     /* AdamW step t >= 1 (Loshchilov and Hutter 2019); c1 = 1-b1^t, c2 = 1-b2^t. */
-    void (*adamw)(float *p, float *m, float *v, const float *g, size_t n, float lr, float b1,
-                  float b2, float eps, float weight_decay, float c1, float c2);
+    void (*adamw)(float *p, float *m, float *v, const float *g, size_t n, float lr,
+                  float b1, float b2, float eps, float weight_decay, float c1, float c2);
     void (*f16_to_f32)(float *y, const uint16_t *x, size_t n);
     void (*f32_to_f16)(uint16_t *y, const float *x, size_t n);
 
     /* ---- packed types: see kern/gemm.h and kern/qmat.h for the drivers -------- */
-    const struct gemm_kernels *gemm;   /* f32 micro-kernels, owned by gemm.c      */
-    const struct qmat_kernels *qmat;   /* int8-dot kernels per type, qmat.c       */
+    const struct gemm_kernels *gemm; /* f32 micro-kernels, owned by gemm.c      */
+    const struct qmat_kernels *qmat; /* int8-dot kernels per type, qmat.c       */
 };
 
 unsigned kern_cpu_flags(void); /* what this CPU and kernel offer */
@@ -90,11 +92,11 @@ typedef struct {
     size_t m, n, k;
     const float *a;
     size_t lda;
-    bool a_t;           /* A is stored (k,m) */
+    bool a_t; /* A is stored (k,m) */
     const void *b;
-    size_t ldb;         /* in elements; a multiple of the block for packed types */
+    size_t ldb; /* in elements; a multiple of the block for packed types */
     dtype b_type;
-    bool b_t;           /* B is stored (n,k): y = x W^T, the usual linear layer */
+    bool b_t; /* B is stored (n,k): y = x W^T, the usual linear layer */
     float *c;
     size_t ldc;
     float alpha, beta;

@@ -124,8 +124,8 @@ static float rmsnorm(float *y, const float *x, const float *w, float eps, size_t
     return r;
 }
 
-static void adamw(float *p, float *m, float *v, const float *g, size_t n, float lr, float b1,
-                  float b2, float eps, float weight_decay, float c1, float c2)
+static void adamw(float *p, float *m, float *v, const float *g, size_t n, float lr,
+                  float b1, float b2, float eps, float weight_decay, float c1, float c2)
 {
     float keep = 1.0f - lr * weight_decay, step = lr / c1, root = 1.0f / sqrtf(c2);
     for (size_t i = 0; i < n; i++) {
@@ -150,9 +150,23 @@ static void to_f16(uint16_t *y, const float *x, size_t n)
 void vec_c(kern *k)
 {
     *k = (kern){
-        .flags = k->flags, .dot = dot, .axpy = axpy, .scale = scale, .add = add, .mul = mul,
-        .sum = sum, .sumsq = sumsq, .max = max, .expsum = expsum, .silu_mul = silu_mul,
-        .silu_mul_back = silu_mul_back, .gelu = gelu, .gelu_back = gelu_back,
-        .rmsnorm = rmsnorm, .adamw = adamw, .f16_to_f32 = from_f16, .f32_to_f16 = to_f16,
+        .flags = k->flags,
+        .dot = dot,
+        .axpy = axpy,
+        .scale = scale,
+        .add = add,
+        .mul = mul,
+        .sum = sum,
+        .sumsq = sumsq,
+        .max = max,
+        .expsum = expsum,
+        .silu_mul = silu_mul,
+        .silu_mul_back = silu_mul_back,
+        .gelu = gelu,
+        .gelu_back = gelu_back,
+        .rmsnorm = rmsnorm,
+        .adamw = adamw,
+        .f16_to_f32 = from_f16,
+        .f32_to_f16 = to_f16,
     };
 }

@@ -10,10 +10,13 @@ enum { NONE = 1 << 30, N = 257, PAD = 32, ROOM = N + 2 * PAD + 8 };
 /* Each rung of this machine's ladder, narrowest first; returns how many. */
 static size_t variants(kern *out, size_t cap)
 {
-    static const unsigned masks[] = {
-        NONE, CPU_AVX2, CPU_AVX2 | CPU_AVX512,
-        CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512 | CPU_VNNI | CPU_AMX, CPU_NEON,
-        CPU_NEON | CPU_DOTPROD | CPU_I8MM};
+    static const unsigned masks[] = {NONE,
+                                     CPU_AVX2,
+                                     CPU_AVX2 | CPU_AVX512,
+                                     CPU_AVX2 | CPU_AVXVNNI | CPU_AVX512 | CPU_VNNI |
+                                         CPU_AMX,
+                                     CPU_NEON,
+                                     CPU_NEON | CPU_DOTPROD | CPU_I8MM};
     size_t n = 0;
     for (size_t i = 0; i < countof(masks) && n < cap; i++) {
         kern_init(&out[n], masks[i]);
@@ -106,28 +109,63 @@ static double call(const kern *k, int fn, bench_set *s, size_t at, size_t n)
 {
     float *a = s->a + at, *b = s->b + at, *c = s->c + at, *d = s->d + at;
     switch (fn) {
-    case 0: return (double)k->dot(a, b, n);
-    case 1: k->axpy(a, 0.37f, b, n); return 0;
-    case 2: k->scale(a, -1.7f, n); return 0;
-    case 3: k->add(c, a, b, n); return 0;
-    case 4: k->mul(c, a, b, n); return 0;
-    case 5: return k->sum(a, n);
-    case 6: return k->sumsq(a, n);
-    case 7: return (double)k->max(a, n);
-    case 8: return k->expsum(b, a, 0.5f, n);
-    case 9: k->silu_mul(c, a, b, n); return 0;
-    case 10: k->silu_mul_back(c, d, b, a, a, n); return 0;
-    case 11: k->gelu(b, a, n); return 0;
-    case 12: k->gelu_back(c, b, a, n); return 0;
-    case 13: return (double)k->rmsnorm(c, a, b, 1e-5f, n);
-    case 14: k->adamw(a, b, d, c, n, 1e-2f, .9f, .99f, 1e-3f, .1f, .19f, .02f); return 0;
-    case 15: k->add(a, a, b, n); return 0; /* in place */
-    case 16: k->mul(a, a, a, n); return 0;
-    case 17: return k->expsum(a, a, 1.0f, n);
-    case 18: k->silu_mul(a, a, b, n); return 0;
-    case 19: k->gelu(a, a, n); return 0;
-    case 20: return (double)k->rmsnorm(a, a, b, 1e-5f, n);
-    default: return -1;
+    case 0:
+        return (double)k->dot(a, b, n);
+    case 1:
+        k->axpy(a, 0.37f, b, n);
+        return 0;
+    case 2:
+        k->scale(a, -1.7f, n);
+        return 0;
+    case 3:
+        k->add(c, a, b, n);
+        return 0;
+    case 4:
+        k->mul(c, a, b, n);
+        return 0;
+    case 5:
+        return k->sum(a, n);
+    case 6:
+        return k->sumsq(a, n);
+    case 7:
+        return (double)k->max(a, n);
+    case 8:
+        return k->expsum(b, a, 0.5f, n);
+    case 9:
+        k->silu_mul(c, a, b, n);
+        return 0;
+    case 10:
+        k->silu_mul_back(c, d, b, a, a, n);
+        return 0;
+    case 11:
+        k->gelu(b, a, n);
+        return 0;
+    case 12:
+        k->gelu_back(c, b, a, n);
+        return 0;
+    case 13:
+        return (double)k->rmsnorm(c, a, b, 1e-5f, n);
+    case 14:
+        k->adamw(a, b, d, c, n, 1e-2f, .9f, .99f, 1e-3f, .1f, .19f, .02f);
+        return 0;
+    case 15:
+        k->add(a, a, b, n);
+        return 0; /* in place */
+    case 16:
+        k->mul(a, a, a, n);
+        return 0;
+    case 17:
+        return k->expsum(a, a, 1.0f, n);
+    case 18:
+        k->silu_mul(a, a, b, n);
+        return 0;
+    case 19:
+        k->gelu(a, a, n);
+        return 0;
+    case 20:
+        return (double)k->rmsnorm(a, a, b, 1e-5f, n);
+    default:
+        return -1;
     }
 }
 
@@ -146,8 +184,9 @@ static void vectors(test *t)
                 double have = call(&v[i], fn, &got, at, n);
                 t->checks++;
                 if (!close_to(have, want, 4e-6) || !same_set(&got, &ref, at, n))
-                    test_fail(t, __FILE__, __LINE__, "[%s] kernel %d, n = %zu: %.9g, not %.9g",
-                              names(&v[i]), fn, n, have, want);
+                    test_fail(t, __FILE__, __LINE__,
+                              "[%s] kernel %d, n = %zu: %.9g, not %.9g", names(&v[i]), fn,
+                              n, have, want);
             }
 }
 
@@ -179,8 +218,8 @@ static void exponentials(test *t)
         }
         t->checks++;
         if (worst > 2.0)
-            test_fail(t, __FILE__, __LINE__, "[%s] exp(%.9g) is off by %.2f ulp", names(&v[i]),
-                      at, worst);
+            test_fail(t, __FILE__, __LINE__, "[%s] exp(%.9g) is off by %.2f ulp",
+                      names(&v[i]), at, worst);
         float edge[] = {-INFINITY, INFINITY, NAN, -1e30f, 1e30f, 0.0f, -0.0f, 88.722f};
         for (size_t j = 0; j < 8; j++) {
             for (size_t l = 0; l < 20; l++)
@@ -240,15 +279,17 @@ static void halves(test *t)
             int e = h[j] >> 10 & 31, m = h[j] & 1023;
             double want = e ? ldexp(1024 + m, e - 25) : ldexp(m, -24);
             if (e == 31)
-                wrong += m ? !(isnan(f[j]) && (back[j] & 0x7c00) == 0x7c00 && back[j] & 1023)
-                           : !(isinf(f[j]) && back[j] == h[j]);
+                wrong +=
+                    m ? !(isnan(f[j]) && (back[j] & 0x7c00) == 0x7c00 && back[j] & 1023)
+                      : !(isinf(f[j]) && back[j] == h[j]);
             else
                 wrong += (double)f[j] != (h[j] & 0x8000 ? -want : want) || back[j] != h[j];
         }
         t->checks++;
         if (wrong)
             test_fail(t, __FILE__, __LINE__, "[%s] %ld halves differ", names(&v[i]), wrong);
-        float ties[] = {1.00048828125f, 1.00146484375f, 65519.996f, 65520.0f, 2.98e-8f, 1e9f};
+        float ties[] = {1.00048828125f, 1.00146484375f, 65519.996f,
+                        65520.0f,       2.98e-8f,       1e9f};
         uint16_t want[] = {0x3c00, 0x3c02, 0x7bff, 0x7c00, 0, 0x7c00}, got[6];
         v[i].f32_to_f16(got, ties, 6);
         CHECK(t, memcmp(got, want, 4 * 2) == 0 && got[5] == want[5]);
@@ -305,10 +346,21 @@ static void operands_close(operands *o)
 
 static gemm_args args_of(const shape *s, const operands *o)
 {
-    return (gemm_args){.m = s->m, .n = s->n, .k = s->k, .a = o->a, .lda = o->lda,
-                       .a_t = s->a_t, .b = o->b, .ldb = o->ldb, .b_type = DTYPE_F32,
-                       .b_t = s->b_t, .c = o->c, .ldc = o->ldc, .alpha = s->alpha,
-                       .beta = s->beta, .precision = s->precision};
+    return (gemm_args){.m = s->m,
+                       .n = s->n,
+                       .k = s->k,
+                       .a = o->a,
+                       .lda = o->lda,
+                       .a_t = s->a_t,
+                       .b = o->b,
+                       .ldb = o->ldb,
+                       .b_type = DTYPE_F32,
+                       .b_t = s->b_t,
+                       .c = o->c,
+                       .ldc = o->ldc,
+                       .alpha = s->alpha,
+                       .beta = s->beta,
+                       .precision = s->precision};
 }
 
 /* As kern.h promises per product; the first is the rounding of a sum. */
@@ -338,7 +390,8 @@ static double worst_error(const gemm_args *g, const float *c0)
             }
             double old = g->beta == 0.0f ? 0 : (double)g->beta * (double)c0[i * g->ldc + j];
             size = fabs((double)g->alpha) * size + fabs(old) + 1e-30;
-            double e = fabs((double)g->alpha * s + old - (double)g->c[i * g->ldc + j]) / size;
+            double e =
+                fabs((double)g->alpha * s + old - (double)g->c[i * g->ldc + j]) / size;
             worst = e > worst || isnan(e) ? e : worst;
         }
     return worst;
@@ -361,22 +414,24 @@ static void check_shape(test *t, const kern *k, const shape *s)
     double e = worst_error(&g, o.c0);
     t->checks++;
     if (!(e < bound(s->precision)) || !margins_kept(&o, s->m, s->n))
-        test_fail(t, __FILE__, __LINE__,
-                  "[%s] %zux%zux%zu a_t=%d b_t=%d alpha=%g beta=%g precision %d: error %.3g, "
-                  "margins %s",
-                  names(k), s->m, s->n, s->k, s->a_t, s->b_t, (double)s->alpha,
-                  (double)s->beta, (int)s->precision, e, margins_kept(&o, s->m, s->n) ? "kept" : "written");
+        test_fail(
+            t, __FILE__, __LINE__,
+            "[%s] %zux%zux%zu a_t=%d b_t=%d alpha=%g beta=%g precision %d: error %.3g, "
+            "margins %s",
+            names(k), s->m, s->n, s->k, s->a_t, s->b_t, (double)s->alpha, (double)s->beta,
+            (int)s->precision, e, margins_kept(&o, s->m, s->n) ? "kept" : "written");
     operands_close(&o);
 }
 
 static void products(test *t)
 {
     static const size_t sizes[][3] = {
-        {1, 1, 1}, {1, 37, 70}, {37, 1, 70}, {1, 1, 300}, {5, 7, 3}, {8, 8, 8}, {8, 40, 300},
-        {3, 50, 33}, {50, 3, 33}, {50, 8, 513}, {16, 16, 16}, {17, 33, 65}, {33, 17, 31},
-        {14, 32, 256}, {15, 31, 257}, {28, 64, 512}, {61, 67, 8}, {64, 96, 1}, {100, 70, 16},
-        {12, 100, 17}, {100, 12, 17}, {65, 129, 300}, {130, 65, 600}, {31, 2, 2}, {2, 95, 2},
-        {20, 20, 1100}, {47, 1100, 5}, {1100, 33, 20}};
+        {1, 1, 1},      {1, 37, 70},    {37, 1, 70},    {1, 1, 300},   {5, 7, 3},
+        {8, 8, 8},      {8, 40, 300},   {3, 50, 33},    {50, 3, 33},   {50, 8, 513},
+        {16, 16, 16},   {17, 33, 65},   {33, 17, 31},   {14, 32, 256}, {15, 31, 257},
+        {28, 64, 512},  {61, 67, 8},    {64, 96, 1},    {100, 70, 16}, {12, 100, 17},
+        {100, 12, 17},  {65, 129, 300}, {130, 65, 600}, {31, 2, 2},    {2, 95, 2},
+        {20, 20, 1100}, {47, 1100, 5},  {1100, 33, 20}};
     static const float scales[][2] = {{1, 0}, {1, 1}, {-0.5f, 0.25f}, {0, 2}};
     kern v[8];
     size_t count = variants(v, countof(v));
@@ -384,8 +439,8 @@ static void products(test *t)
         for (size_t j = 0; j < countof(sizes); j++)
             for (int form = 0; form < 4; form++) {
                 const float *ab = scales[(j + (size_t)form) % 4];
-                shape s = {sizes[j][0], sizes[j][1], sizes[j][2], form & 1, form >> 1,
-                           ab[0], ab[1], GEMM_F32};
+                shape s = {sizes[j][0], sizes[j][1], sizes[j][2], form & 1,
+                           form >> 1,   ab[0],       ab[1],       GEMM_F32};
                 check_shape(t, &v[i], &s);
                 s.precision = GEMM_FAST;
                 if (v[i].flags & CPU_AMX)
@@ -400,9 +455,10 @@ static void products_small(test *t)
     for (size_t i = 0; i < count; i++)
         for (size_t code = 0; code < 2000; code++) {
             rng r = rng_for(3, (uint32_t)code, 0, 0);
-            shape s = {1 + rng_below(&r, 40), 1 + rng_below(&r, 70), 1 + rng_below(&r, 50),
-                       code & 1, code >> 1 & 1, 1, code & 4 ? 1.0f : 0.0f,
-                       code & 8 ? GEMM_FAST : GEMM_F32};
+            shape s = {1 + rng_below(&r, 40),  1 + rng_below(&r, 70),
+                       1 + rng_below(&r, 50),  code & 1,
+                       code >> 1 & 1,          1,
+                       code & 4 ? 1.0f : 0.0f, code & 8 ? GEMM_FAST : GEMM_F32};
             check_shape(t, &v[i], &s);
         }
 }
@@ -471,7 +527,8 @@ static void products_not_finite(test *t)
     size_t count = variants(v, countof(v));
     for (size_t i = 0; i < count; i++)
         for (int form = 0; form < 4; form++) {
-            shape s = {45, 70, 80, form & 1, form >> 1, 1, 0, form % 3 ? GEMM_FAST : GEMM_F32};
+            shape s = {45,        70, 80, form & 1,
+                       form >> 1, 1,  0,  form % 3 ? GEMM_FAST : GEMM_F32};
             operands o;
             operands_open(&o, &s, 6);
             for (size_t j = 0; j < o.b_n; j++)
@@ -497,11 +554,14 @@ static void products_not_finite(test *t)
 
 static void products_threads(test *t)
 {
-    static const shape shapes[] = {
-        {300, 280, 300, false, true, 1, 0, GEMM_FAST}, {8, 500, 400, false, false, 1, 1, GEMM_F32},
-        {500, 8, 400, false, true, 1, 0, GEMM_F32}, {500, 400, 8, false, false, 1, 1, GEMM_F32},
-        {1, 900, 300, false, true, 1, 0, GEMM_F32}, {900, 1, 300, false, true, 1, 0, GEMM_F32},
-        {1100, 40, 1050, true, false, 1, 0, GEMM_F32}, {70, 1300, 100, true, true, 2, 1, GEMM_F32}};
+    static const shape shapes[] = {{300, 280, 300, false, true, 1, 0, GEMM_FAST},
+                                   {8, 500, 400, false, false, 1, 1, GEMM_F32},
+                                   {500, 8, 400, false, true, 1, 0, GEMM_F32},
+                                   {500, 400, 8, false, false, 1, 1, GEMM_F32},
+                                   {1, 900, 300, false, true, 1, 0, GEMM_F32},
+                                   {900, 1, 300, false, true, 1, 0, GEMM_F32},
+                                   {1100, 40, 1050, true, false, 1, 0, GEMM_F32},
+                                   {70, 1300, 100, true, true, 2, 1, GEMM_F32}};
     kern v[8];
     size_t count = variants(v, countof(v));
     static const int threads[] = {2, 5};
@@ -531,8 +591,8 @@ static void products_threads(test *t)
 /* B of a packed type equals B unpacked first, both ways it may lie. */
 static void products_packed(test *t)
 {
-    static const dtype types[] = {DTYPE_F16, DTYPE_BF16, DTYPE_Q8_0, DTYPE_Q4_0, DTYPE_Q4_K,
-                                  DTYPE_Q6_K};
+    static const dtype types[] = {DTYPE_F16,  DTYPE_BF16, DTYPE_Q8_0,
+                                  DTYPE_Q4_0, DTYPE_Q4_K, DTYPE_Q6_K};
     kern v[8];
     size_t count = variants(v, countof(v));
     for (size_t i = 0; i < count; i++)
@@ -558,7 +618,8 @@ static void products_packed(test *t)
             multiply(&v[i], NULL, &g);
             g.b = plain;
             t->checks++;
-            if (!(worst_error(&g, o.c0) < bound(g.precision)) || !margins_kept(&o, s.m, s.n))
+            if (!(worst_error(&g, o.c0) < bound(g.precision)) ||
+                !margins_kept(&o, s.m, s.n))
                 test_fail(t, __FILE__, __LINE__, "[%s] %s, b_t=%d: error %g", names(&v[i]),
                           d->name, b_t, worst_error(&g, o.c0));
             mem_free(plain);
@@ -572,14 +633,16 @@ int main(int argc, char **argv)
     static const test_case cases[] = {
         {"ladder", "masks give machines that exist", ladder},
         {"vectors", "variants agree with the reference for n = 0..257", vectors},
-        {"exponentials", "exp is within 2 ulp, denormals and infinities included", exponentials},
+        {"exponentials", "exp is within 2 ulp, denormals and infinities included",
+         exponentials},
         {"extremes", "tails, NaN and infinity", extremes},
         {"halves", "every half value, both ways", halves},
         {"products", "all layouts and scalings against sums in double", products},
         {"products_small", "two thousand small ragged shapes", products_small},
         {"products_precision", "typical errors are as documented", products_precision},
         {"products_edges", "beta = 0 reads nothing, k = 0 scales", products_edges},
-        {"products_not_finite", "infinity stays infinity, NaN stays NaN", products_not_finite},
+        {"products_not_finite", "infinity stays infinity, NaN stays NaN",
+         products_not_finite},
         {"products_threads", "the same bits on 1, 2 and 5 threads", products_threads},
         {"products_packed", "packed weights, both ways they lie", products_packed},
         {0}};

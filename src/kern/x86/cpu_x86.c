@@ -44,7 +44,8 @@ unsigned kern_cpu_flags(void)
         __get_cpuid_count(7, 1, &a71, &b, &c, &d);
     unsigned os = xcr0();
     bool ymm = has(os, 6), zmm = ymm && has(os, 0xe0), tmm = zmm && has(os, 3u << 17);
-    if (ymm && has(c1, bit(12) | bit(29)) && has(b7, bit(5) | bit(8))) /* FMA F16C AVX2 BMI2 */
+    if (ymm && has(c1, bit(12) | bit(29)) &&
+        has(b7, bit(5) | bit(8))) /* FMA F16C AVX2 BMI2 */
         flags |= CPU_AVX2;
     if (ymm && has(a71, bit(4)))
         flags |= CPU_AVXVNNI;

@@ -26,7 +26,8 @@
 enum { MR = 32, NR = 32, KU = 32, KC = 256, TILE = 1024, HALF = 16, MAX_PARTS = 3 };
 enum { BF16_LARGEST = 0x7f7f0000 }; /* as f32 bits */
 
-/* ---- packing -------------------------------------------------------------------------- */
+/* ---- packing --------------------------------------------------------------------------
+ */
 
 /* 32 bf16 as two registers of f32. */
 INLINE __m512 low_half(__m512i h)
@@ -79,8 +80,9 @@ INLINE __m512i split_rows(__m512i v[][HALF], size_t parts, const float *src, siz
 INLINE __m512i split_columns(__m512i v[][HALF], size_t parts, const float *src, size_t cs,
                              size_t rows, size_t k)
 {
-    static const uint16_t order[32] = {0, 16, 1, 17, 2,  18, 3,  19, 4,  20, 5,  21, 6,  22, 7,  23,
-                                       8, 24, 9, 25, 10, 26, 11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
+    static const uint16_t order[32] = {0,  16, 1,  17, 2,  18, 3,  19, 4,  20, 5,
+                                       21, 6,  22, 7,  23, 8,  24, 9,  25, 10, 26,
+                                       11, 27, 12, 28, 13, 29, 14, 30, 15, 31};
     __m512i pairs = _mm512_loadu_si512(order), seen = _mm512_setzero_si512();
     __mmask16 mask = (__mmask16)((1u << rows) - 1);
     for (size_t i = 0; i < HALF; i++) {
@@ -128,37 +130,43 @@ INLINE bool pack(char *dst, const float *src, size_t rs, size_t cs, size_t rows,
     return _mm512_reduce_max_epu32(seen) <= BF16_LARGEST;
 }
 
-static bool pack_a2(void *dst, const float *src, size_t rs, size_t cs, size_t rows, size_t k)
+static bool pack_a2(void *dst, const float *src, size_t rs, size_t cs, size_t rows,
+                    size_t k)
 {
     return cs == 1 ? pack(dst, src, rs, 1, rows, k, 2, true)
                    : pack(dst, src, 1, cs, rows, k, 2, true);
 }
 
-static bool pack_a3(void *dst, const float *src, size_t rs, size_t cs, size_t rows, size_t k)
+static bool pack_a3(void *dst, const float *src, size_t rs, size_t cs, size_t rows,
+                    size_t k)
 {
     return cs == 1 ? pack(dst, src, rs, 1, rows, k, 3, true)
                    : pack(dst, src, 1, cs, rows, k, 3, true);
 }
 
-static bool pack_b1(void *dst, const float *src, size_t rs, size_t cs, size_t rows, size_t k)
+static bool pack_b1(void *dst, const float *src, size_t rs, size_t cs, size_t rows,
+                    size_t k)
 {
     return cs == 1 ? pack(dst, src, rs, 1, rows, k, 1, false)
                    : pack(dst, src, 1, cs, rows, k, 1, false);
 }
 
-static bool pack_b2(void *dst, const float *src, size_t rs, size_t cs, size_t rows, size_t k)
+static bool pack_b2(void *dst, const float *src, size_t rs, size_t cs, size_t rows,
+                    size_t k)
 {
     return cs == 1 ? pack(dst, src, rs, 1, rows, k, 2, false)
                    : pack(dst, src, 1, cs, rows, k, 2, false);
 }
 
-static bool pack_b3(void *dst, const float *src, size_t rs, size_t cs, size_t rows, size_t k)
+static bool pack_b3(void *dst, const float *src, size_t rs, size_t cs, size_t rows,
+                    size_t k)
 {
     return cs == 1 ? pack(dst, src, rs, 1, rows, k, 3, false)
                    : pack(dst, src, 1, cs, rows, k, 3, false);
 }
 
-/* ---- tiles: 0 to 3 are C, 4 and 5 A, 6 and 7 B ------------------------------------------ */
+/* ---- tiles: 0 to 3 are C, 4 and 5 A, 6 and 7 B ------------------------------------------
+ */
 
 typedef struct {
     uint8_t palette, start_row, reserved[14];
@@ -170,7 +178,8 @@ _Static_assert(sizeof(tile_shapes) == 64, "one tile configuration");
 static void begin(void)
 {
     static const tile_shapes whole = {
-        .palette = 1, .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
+        .palette = 1,
+        .row_bytes = {64, 64, 64, 64, 64, 64, 64, 64},
         .rows = {16, 16, 16, 16, 16, 16, 16, 16},
     };
     _tile_loadconfig(&whole);
@@ -321,29 +330,68 @@ static void tile31(size_t k, const void *a, const void *b, float *c, size_t ldc,
 }
 
 static const gemm_core two = {
-    .name = "amx, two parts", .mr = MR, .nr = NR, .k_unit = KU, .kc = KC, .a_unit = 4,
-    .b_unit = 4, .pack_a = pack_a2, .pack_b = pack_b2, .tile = tile22, .begin = begin,
+    .name = "amx, two parts",
+    .mr = MR,
+    .nr = NR,
+    .k_unit = KU,
+    .kc = KC,
+    .a_unit = 4,
+    .b_unit = 4,
+    .pack_a = pack_a2,
+    .pack_b = pack_b2,
+    .tile = tile22,
+    .begin = begin,
     .end = end,
 };
 
 static const gemm_core three = {
-    .name = "amx, three parts", .mr = MR, .nr = NR, .k_unit = KU, .kc = KC, .a_unit = 6,
-    .b_unit = 6, .pack_a = pack_a3, .pack_b = pack_b3, .tile = tile33, .begin = begin,
+    .name = "amx, three parts",
+    .mr = MR,
+    .nr = NR,
+    .k_unit = KU,
+    .kc = KC,
+    .a_unit = 6,
+    .b_unit = 6,
+    .pack_a = pack_a3,
+    .pack_b = pack_b3,
+    .tile = tile33,
+    .begin = begin,
     .end = end,
 };
 
 static const gemm_core two_bf16 = {
-    .name = "amx, two parts by bf16", .mr = MR, .nr = NR, .k_unit = KU, .kc = KC, .a_unit = 4,
-    .b_unit = 2, .pack_a = pack_a2, .pack_b = pack_b1, .tile = tile21, .begin = begin,
+    .name = "amx, two parts by bf16",
+    .mr = MR,
+    .nr = NR,
+    .k_unit = KU,
+    .kc = KC,
+    .a_unit = 4,
+    .b_unit = 2,
+    .pack_a = pack_a2,
+    .pack_b = pack_b1,
+    .tile = tile21,
+    .begin = begin,
     .end = end,
 };
 
 static const gemm_core three_bf16 = {
-    .name = "amx, three parts by bf16", .mr = MR, .nr = NR, .k_unit = KU, .kc = KC,
-    .a_unit = 6, .b_unit = 2, .pack_a = pack_a3, .pack_b = pack_b1, .tile = tile31,
-    .begin = begin, .end = end,
+    .name = "amx, three parts by bf16",
+    .mr = MR,
+    .nr = NR,
+    .k_unit = KU,
+    .kc = KC,
+    .a_unit = 6,
+    .b_unit = 2,
+    .pack_a = pack_a3,
+    .pack_b = pack_b1,
+    .tile = tile31,
+    .begin = begin,
+    .end = end,
 };
 
 const gemm_splits gemm_amx = {
-    .two = &two, .three = &three, .two_bf16 = &two_bf16, .three_bf16 = &three_bf16,
+    .two = &two,
+    .three = &three,
+    .two_bf16 = &two_bf16,
+    .three_bf16 = &three_bf16,
 };

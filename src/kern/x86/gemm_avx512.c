@@ -16,14 +16,16 @@ enum { MR = 14, NR = 32, KC = 256 };
 
 /* The sums of a tile, one variable each: compilers keep variables in registers but store
  * an array of them in every step.  Conditions on the number fold away. */
-#define SUMS(X)                                                                          \
-    X(0) X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15)  \
-    X(16) X(17) X(18) X(19) X(20) X(21) X(22) X(23) X(24) X(25) X(26) X(27)
+#define SUMS(X)                                                                            \
+    X(0)                                                                                   \
+    X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) \
+        X(17) X(18) X(19) X(20) X(21) X(22) X(23) X(24) X(25) X(26) X(27)
 #define DECLARE(t) __m512 s##t = _mm512_setzero_ps();
 
 static __mmask16 first(size_t n) { return (__mmask16)(n >= 16 ? 0xffff : (1u << n) - 1); }
 
-/* ---- packing -------------------------------------------------------------------------- */
+/* ---- packing --------------------------------------------------------------------------
+ */
 
 /* k steps of `rows` consecutive floats, each step `cs` after the last: copied to steps of
  * `width` <= 16 floats, `step` apart. */
@@ -75,7 +77,8 @@ static bool pack_b(void *dst, const float *src, size_t rs, size_t cs, size_t row
     return true;
 }
 
-/* ---- the tile ------------------------------------------------------------------------- */
+/* ---- the tile -------------------------------------------------------------------------
+ */
 
 INLINE void put(float *c, __mmask16 mask, __m512 sum, float alpha, float beta)
 {
@@ -95,15 +98,15 @@ INLINE void tile_rows(size_t rows, size_t k, const float *a, const float *b, flo
     SUMS(DECLARE)
     for (size_t p = 0; p < k; p++, a += MR, b += NR) {
         __m512 b0 = _mm512_loadu_ps(b), b1 = _mm512_loadu_ps(b + 16);
-#define STEP(t)                                                                       \
-    if (t < 2 * rows)                                                                  \
+#define STEP(t)                                                                            \
+    if (t < 2 * rows)                                                                      \
         s##t = _mm512_fmadd_ps(_mm512_set1_ps(a[t / 2]), t % 2 ? b1 : b0, s##t);
         SUMS(STEP)
 #undef STEP
     }
     __mmask16 m0 = first(n), m1 = n > 16 ? first(n - 16) : 0;
-#define PUT(t)                                                                        \
-    if (t < 2 * rows && (t % 2 ? m1 : m0))                                             \
+#define PUT(t)                                                                             \
+    if (t < 2 * rows && (t % 2 ? m1 : m0))                                                 \
         put(c + t / 2 * ldc + t % 2 * 16, t % 2 ? m1 : m0, s##t, alpha, beta);
     SUMS(PUT)
 #undef PUT
@@ -113,29 +116,66 @@ static void tile(size_t k, const void *a, const void *b, float *c, size_t ldc, s
                  size_t n, float alpha, float beta)
 {
     switch (m) {
-    case 1: tile_rows(1, k, a, b, c, ldc, n, alpha, beta); break;
-    case 2: tile_rows(2, k, a, b, c, ldc, n, alpha, beta); break;
-    case 3: tile_rows(3, k, a, b, c, ldc, n, alpha, beta); break;
-    case 4: tile_rows(4, k, a, b, c, ldc, n, alpha, beta); break;
-    case 5: tile_rows(5, k, a, b, c, ldc, n, alpha, beta); break;
-    case 6: tile_rows(6, k, a, b, c, ldc, n, alpha, beta); break;
-    case 7: tile_rows(7, k, a, b, c, ldc, n, alpha, beta); break;
-    case 8: tile_rows(8, k, a, b, c, ldc, n, alpha, beta); break;
-    case 9: tile_rows(9, k, a, b, c, ldc, n, alpha, beta); break;
-    case 10: tile_rows(10, k, a, b, c, ldc, n, alpha, beta); break;
-    case 11: tile_rows(11, k, a, b, c, ldc, n, alpha, beta); break;
-    case 12: tile_rows(12, k, a, b, c, ldc, n, alpha, beta); break;
-    case 13: tile_rows(13, k, a, b, c, ldc, n, alpha, beta); break;
-    default: tile_rows(MR, k, a, b, c, ldc, n, alpha, beta); break;
+    case 1:
+        tile_rows(1, k, a, b, c, ldc, n, alpha, beta);
+        break;
+    case 2:
+        tile_rows(2, k, a, b, c, ldc, n, alpha, beta);
+        break;
+    case 3:
+        tile_rows(3, k, a, b, c, ldc, n, alpha, beta);
+        break;
+    case 4:
+        tile_rows(4, k, a, b, c, ldc, n, alpha, beta);
+        break;
+    case 5:
+        tile_rows(5, k, a, b, c, ldc, n, alpha, beta);
+        break;
+    case 6:
+        tile_rows(6, k, a, b, c, ldc, n, alpha, beta);
+        break;
+    case 7:
+        tile_rows(7, k, a, b, c, ldc, n, alpha, beta);
+        break;
+    case 8:
+        tile_rows(8, k, a, b, c, ldc, n, alpha, beta);
+        break;
+    case 9:
+        tile_rows(9, k, a, b, c, ldc, n, alpha, beta);
+        break;
+    case 10:
+        tile_rows(10, k, a, b, c, ldc, n, alpha, beta);
+        break;
+    case 11:
+        tile_rows(11, k, a, b, c, ldc, n, alpha, beta);
+        break;
+    case 12:
+        tile_rows(12, k, a, b, c, ldc, n, alpha, beta);
+        break;
+    case 13:
+        tile_rows(13, k, a, b, c, ldc, n, alpha, beta);
+        break;
+    default:
+        tile_rows(MR, k, a, b, c, ldc, n, alpha, beta);
+        break;
     }
 }
 
 static const gemm_core core = {
-    .name = "avx512", .mr = MR, .nr = NR, .k_unit = 1, .kc = KC, .a_unit = 4, .b_unit = 4,
-    .pack_a = pack_a, .pack_b = pack_b, .tile = tile,
+    .name = "avx512",
+    .mr = MR,
+    .nr = NR,
+    .k_unit = 1,
+    .kc = KC,
+    .a_unit = 4,
+    .b_unit = 4,
+    .pack_a = pack_a,
+    .pack_b = pack_b,
+    .tile = tile,
 };
 
-/* ---- dots: both operands in rows of consecutive k --------------------------------------- */
+/* ---- dots: both operands in rows of consecutive k ---------------------------------------
+ */
 
 /* Eight registers to their eight sums, each by the tree ((0+8)(1+9))((2+10)(3+11)).. that a
  * lone register would see. */
@@ -149,7 +189,6 @@ INLINE __m256 sums8(const __m512 v[8])
     return _mm256_add_ps(_mm256_permute2f128_ps(p, q, 0x20),
                          _mm256_permute2f128_ps(p, q, 0x31));
 }
-
 
 INLINE void dots_put(const gemm_thin *g, size_t i, size_t j, size_t cols, const __m512 v[8])
 {
@@ -167,9 +206,9 @@ INLINE void dots_tile(size_t rows, size_t cols, const gemm_thin *g, size_t i, si
     SUMS(DECLARE)
     for (size_t p = 0; p < g->k; p += 16) {
         __mmask16 in = first(g->k - p);
-#define STEP(t)                                                                       \
-    if (t / 8 < rows && t % 8 < cols)                                                  \
-        s##t = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(in, x + t / 8 * ldx + p),          \
+#define STEP(t)                                                                            \
+    if (t / 8 < rows && t % 8 < cols)                                                      \
+        s##t = _mm512_fmadd_ps(_mm512_maskz_loadu_ps(in, x + t / 8 * ldx + p),             \
                                _mm512_maskz_loadu_ps(in, y + t % 8 * ldy + p), s##t);
         SUMS(STEP)
 #undef STEP
@@ -202,7 +241,8 @@ static void dots(const gemm_thin *g)
         dots_rows(1, g, i);
 }
 
-/* ---- outer: few rows of X, both operands in rows of m (n) ---------------------------------- */
+/* ---- outer: few rows of X, both operands in rows of m (n)
+ * ---------------------------------- */
 
 /* Sixteen sums of row i from column j on, the first of them that `mask` names. */
 INLINE void outer_put(const gemm_thin *g, size_t i, size_t j, __mmask16 mask, __m512 sum)
@@ -224,20 +264,20 @@ INLINE void outer_tile(size_t rows, size_t regs, const gemm_thin *g, size_t i, s
     const float *x = g->x + i, *y = g->y + j;
     SUMS(DECLARE)
     for (size_t p = 0; p < g->k; p++, x += g->ldx, y += g->ldy) {
-#define STEP(t)                                                                       \
-    if (t < rows * regs)                                                               \
-        s##t = _mm512_fmadd_ps(_mm512_set1_ps(x[t / regs]),                             \
-                               t % regs + 1 < regs                                     \
-                                   ? _mm512_loadu_ps(y + t % regs * 16)                \
-                                   : _mm512_maskz_loadu_ps(last, y + t % regs * 16),   \
+#define STEP(t)                                                                            \
+    if (t < rows * regs)                                                                   \
+        s##t = _mm512_fmadd_ps(_mm512_set1_ps(x[t / regs]),                                \
+                               t % regs + 1 < regs                                         \
+                                   ? _mm512_loadu_ps(y + t % regs * 16)                    \
+                                   : _mm512_maskz_loadu_ps(last, y + t % regs * 16),       \
                                s##t);
         SUMS(STEP)
 #undef STEP
     }
-#define PUT(t)                                                                        \
-    if (t < rows * regs)                                                               \
-        outer_put(g, i + t / regs, j + t % regs * 16,                                   \
-                  t % regs + 1 < regs ? 0xffff : last, s##t);
+#define PUT(t)                                                                             \
+    if (t < rows * regs)                                                                   \
+        outer_put(g, i + t / regs, j + t % regs * 16, t % regs + 1 < regs ? 0xffff : last, \
+                  s##t);
     SUMS(PUT)
 #undef PUT
 }
@@ -255,14 +295,30 @@ static void outer(const gemm_thin *g)
 {
     for (size_t i = 0; i < g->m; i += 8)
         switch (size_min(8, g->m - i)) {
-        case 1: outer_rows(1, 12, g, i); break;
-        case 2: outer_rows(2, 8, g, i); break;
-        case 3: outer_rows(3, 6, g, i); break;
-        case 4: outer_rows(4, 5, g, i); break;
-        case 5: outer_rows(5, 4, g, i); break;
-        case 6: outer_rows(6, 4, g, i); break;
-        case 7: outer_rows(7, 3, g, i); break;
-        default: outer_rows(8, 3, g, i); break;
+        case 1:
+            outer_rows(1, 12, g, i);
+            break;
+        case 2:
+            outer_rows(2, 8, g, i);
+            break;
+        case 3:
+            outer_rows(3, 6, g, i);
+            break;
+        case 4:
+            outer_rows(4, 5, g, i);
+            break;
+        case 5:
+            outer_rows(5, 4, g, i);
+            break;
+        case 6:
+            outer_rows(6, 4, g, i);
+            break;
+        case 7:
+            outer_rows(7, 3, g, i);
+            break;
+        default:
+            outer_rows(8, 3, g, i);
+            break;
         }
 }
 

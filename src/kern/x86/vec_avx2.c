@@ -17,8 +17,14 @@ static inline __m256i first(size_t n)
 static inline V v_set(float a) { return _mm256_set1_ps(a); }
 static inline V v_load(const float *p) { return _mm256_loadu_ps(p); }
 static inline void v_store(float *p, V v) { _mm256_storeu_ps(p, v); }
-static inline V v_load_part(const float *p, size_t n) { return _mm256_maskload_ps(p, first(n)); }
-static inline void v_store_part(float *p, V v, size_t n) { _mm256_maskstore_ps(p, first(n), v); }
+static inline V v_load_part(const float *p, size_t n)
+{
+    return _mm256_maskload_ps(p, first(n));
+}
+static inline void v_store_part(float *p, V v, size_t n)
+{
+    _mm256_maskstore_ps(p, first(n), v);
+}
 static inline V v_add(V a, V b) { return _mm256_add_ps(a, b); }
 static inline V v_sub(V a, V b) { return _mm256_sub_ps(a, b); }
 static inline V v_mul(V a, V b) { return _mm256_mul_ps(a, b); }

@@ -13,8 +13,14 @@ static inline __mmask16 first(size_t n) { return (__mmask16)((1u << n) - 1); }
 static inline V v_set(float a) { return _mm512_set1_ps(a); }
 static inline V v_load(const float *p) { return _mm512_loadu_ps(p); }
 static inline void v_store(float *p, V v) { _mm512_storeu_ps(p, v); }
-static inline V v_load_part(const float *p, size_t n) { return _mm512_maskz_loadu_ps(first(n), p); }
-static inline void v_store_part(float *p, V v, size_t n) { _mm512_mask_storeu_ps(p, first(n), v); }
+static inline V v_load_part(const float *p, size_t n)
+{
+    return _mm512_maskz_loadu_ps(first(n), p);
+}
+static inline void v_store_part(float *p, V v, size_t n)
+{
+    _mm512_mask_storeu_ps(p, first(n), v);
+}
 static inline V v_add(V a, V b) { return _mm512_add_ps(a, b); }
 static inline V v_sub(V a, V b) { return _mm512_sub_ps(a, b); }
 static inline V v_mul(V a, V b) { return _mm512_mul_ps(a, b); }
@@ -24,7 +30,10 @@ static inline V v_fma(V a, V b, V c) { return _mm512_fmadd_ps(a, b, c); }
 static inline V v_fnma(V a, V b, V c) { return _mm512_fnmadd_ps(a, b, c); }
 static inline V v_max(V a, V b) { return _mm512_max_ps(a, b); }
 static inline V v_min(V a, V b) { return _mm512_min_ps(a, b); }
-static inline V v_round(V a) { return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC); }
+static inline V v_round(V a)
+{
+    return _mm512_roundscale_ps(a, _MM_FROUND_TO_NEAREST_INT | _MM_FROUND_NO_EXC);
+}
 static inline V v_scale(V x, V n) { return _mm512_scalef_ps(x, n); }
 static inline __m512d low(V v) { return _mm512_cvtps_pd(_mm512_castps512_ps256(v)); }
 static inline __m512d high(V v) { return _mm512_cvtps_pd(_mm512_extractf32x8_ps(v, 1)); }
