@@ -26,23 +26,26 @@ typedef enum {
  * blocks of 256 in groups of 16 or 32 with small integer scales of their own. */
 enum { QK = 256, QK_32 = 32 };
 
-typedef struct { uint16_t d; uint8_t qs[16]; } block_q4_0;               /* w = d (q - 8)   */
-typedef struct { uint16_t d, m; uint8_t qs[16]; } block_q4_1;            /* w = d q + m     */
-typedef struct { uint16_t d; uint8_t qh[4], qs[16]; } block_q5_0;        /* w = d (q - 16)  */
-typedef struct { uint16_t d, m; uint8_t qh[4], qs[16]; } block_q5_1;     /* w = d q + m     */
-typedef struct { uint16_t d; int8_t qs[32]; } block_q8_0;                /* w = d q         */
-typedef struct { uint16_t d; uint8_t qs[16]; } block_iq4_nl;             /* w = d table[q]  */
+/* Packed: a tensor may begin at any byte of a file. */
+#define BLOCK __attribute__((packed))
+
+typedef struct { uint16_t d; uint8_t qs[16]; } BLOCK block_q4_0; /* w = d (q - 8) */
+typedef struct { uint16_t d, m; uint8_t qs[16]; } BLOCK block_q4_1; /* w = d q + m */
+typedef struct { uint16_t d; uint8_t qh[4], qs[16]; } BLOCK block_q5_0; /* w = d (q - 16) */
+typedef struct { uint16_t d, m; uint8_t qh[4], qs[16]; } BLOCK block_q5_1; /* w = d q + m */
+typedef struct { uint16_t d; int8_t qs[32]; } BLOCK block_q8_0; /* w = d q */
+typedef struct { uint16_t d; uint8_t qs[16]; } BLOCK block_iq4_nl; /* w = d table[q] */
 /* Groups of 16: scale in the low nibble, min in the high one. w = d sc q - dmin mn. */
-typedef struct { uint8_t scales[16], qs[64]; uint16_t d, dmin; } block_q2_k;
+typedef struct { uint8_t scales[16], qs[64]; uint16_t d, dmin; } BLOCK block_q2_k;
 /* Groups of 16, sixteen 6-bit scales less 32; q is 2 bits and 4 less where hmask is 0. */
-typedef struct { uint8_t hmask[32], qs[64], scales[12]; uint16_t d; } block_q3_k;
+typedef struct { uint8_t hmask[32], qs[64], scales[12]; uint16_t d; } BLOCK block_q3_k;
 /* Groups of 32, eight 6-bit scales and eight 6-bit mins in scales[]. */
-typedef struct { uint16_t d, dmin; uint8_t scales[12], qs[128]; } block_q4_k;
-typedef struct { uint16_t d, dmin; uint8_t scales[12], qh[32], qs[128]; } block_q5_k;
+typedef struct { uint16_t d, dmin; uint8_t scales[12], qs[128]; } BLOCK block_q4_k;
+typedef struct { uint16_t d, dmin; uint8_t scales[12], qh[32], qs[128]; } BLOCK block_q5_k;
 /* Groups of 16, 8-bit scales; w = d sc (q - 32). */
-typedef struct { uint8_t ql[128], qh[64]; int8_t scales[16]; uint16_t d; } block_q6_k;
+typedef struct { uint8_t ql[128], qh[64]; int8_t scales[16]; uint16_t d; } BLOCK block_q6_k;
 /* Groups of 32, 6-bit scales less 32; w = d sc table[q]. */
-typedef struct { uint16_t d, scales_h; uint8_t scales_l[4], qs[128]; } block_iq4_xs;
+typedef struct { uint16_t d, scales_h; uint8_t scales_l[4], qs[128]; } BLOCK block_iq4_xs;
 
 static_assert(sizeof(block_q4_0) == 18, "Q4_0");
 static_assert(sizeof(block_q4_1) == 20, "Q4_1");
@@ -56,6 +59,8 @@ static_assert(sizeof(block_q4_k) == 144, "Q4_K");
 static_assert(sizeof(block_q5_k) == 176, "Q5_K");
 static_assert(sizeof(block_q6_k) == 210, "Q6_K");
 static_assert(sizeof(block_iq4_xs) == 136, "IQ4_XS");
+
+#undef BLOCK
 
 extern const int8_t iq4_table[16]; /* the sixteen levels of IQ4_NL and IQ4_XS */
 

@@ -193,15 +193,18 @@ static uint16_t pack_signed32(const float *x, int n, uint8_t *qs, uint8_t *qh)
     return d;
 }
 
-static void pack_affine32(const float *x, int n, uint16_t *d, uint16_t *m, uint8_t *qs,
-                          uint8_t *qh)
+typedef struct {
+    uint16_t d, m;
+} halves;
+
+static halves pack_affine32(const float *x, int n, uint8_t *qs, uint8_t *qh)
 {
     uint8_t l[32];
     affine f = fit_affine(x, 32, n, true);
-    *d = f32_to_f16(f.s);
-    *m = f32_to_f16(f.m);
-    codes_affine(x, 32, n, (affine){f16_to_f32(*d), f16_to_f32(*m)}, l);
+    halves h = {f32_to_f16(f.s), f32_to_f16(f.m)};
+    codes_affine(x, 32, n, (affine){f16_to_f32(h.d), f16_to_f32(h.m)}, l);
     put_codes(l, qs, qh);
+    return h;
 }
 
 void pack_q4_0(const float *src, void *dst, size_t n)
@@ -221,15 +224,21 @@ void pack_q5_0(const float *src, void *dst, size_t n)
 void pack_q4_1(const float *src, void *dst, size_t n)
 {
     block_q4_1 *b = dst;
-    for (size_t i = 0; i < n / 32; i++)
-        pack_affine32(src + 32 * i, 15, &b[i].d, &b[i].m, b[i].qs, NULL);
+    for (size_t i = 0; i < n / 32; i++) {
+        halves h = pack_affine32(src + 32 * i, 15, b[i].qs, NULL);
+        b[i].d = h.d;
+        b[i].m = h.m;
+    }
 }
 
 void pack_q5_1(const float *src, void *dst, size_t n)
 {
     block_q5_1 *b = dst;
-    for (size_t i = 0; i < n / 32; i++)
-        pack_affine32(src + 32 * i, 31, &b[i].d, &b[i].m, b[i].qs, b[i].qh);
+    for (size_t i = 0; i < n / 32; i++) {
+        halves h = pack_affine32(src + 32 * i, 31, b[i].qs, b[i].qh);
+        b[i].d = h.d;
+        b[i].m = h.m;
+    }
 }
 
 /* ---- blocks of 256 --------------------------------------------------------------------- */

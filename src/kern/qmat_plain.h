@@ -26,8 +26,8 @@ static float sum16(const F s[SPLIT])
 
 /* acc[r][i][h] += w[r] x[i] over sixteen elements. */
 static inline __attribute__((always_inline)) void
-plain_step(plain_load *load, size_t size, int rows, int batch, const uint8_t *w, size_t stride,
-           const float *x, size_t ldx, F acc[PLAIN_ROWS][PLAIN_BATCH][SPLIT])
+plain_step(plain_load *load, size_t size, int rows, int batch, const uint8_t *w,
+           size_t stride, const float *x, size_t ldx, F acc[PLAIN_ROWS][PLAIN_BATCH][SPLIT])
 {
     for (int h = 0; h < SPLIT; h++) {
         F xv[PLAIN_BATCH];
@@ -42,8 +42,8 @@ plain_step(plain_load *load, size_t size, int rows, int batch, const uint8_t *w,
 }
 
 static inline __attribute__((always_inline)) void
-plain_tile(plain_load *load, size_t size, int rows, int batch, const uint8_t *w, size_t stride,
-           const float *x, size_t ldx, size_t k, float *y, size_t ldy)
+plain_tile(plain_load *load, size_t size, int rows, int batch, const uint8_t *w,
+           size_t stride, const float *x, size_t ldx, size_t k, float *y, size_t ldy)
 {
     F acc[PLAIN_ROWS][PLAIN_BATCH][SPLIT];
     for (int r = 0; r < rows; r++)
