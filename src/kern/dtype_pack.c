@@ -1,8 +1,8 @@
 /* dtype_pack.c - f32 to the packed types, choosing scales that minimise the squared
  * error.
  *
- * Two fits do all the work.  fit_signed: x ~ s l, l in [-n, n - 1]; fit_affine: x ~ s l + m,
- * l in [0, n].  Both try a ladder of roundings around the range of the group, solve the
+ * Two fits do all the work.  fit_signed: x ~ s l, l in [-n, n - 1]; fit_affine:
+ * x ~ s l + m, l in [0, n].  Both try a ladder of roundings around the range of the group, solve the
  * least-squares problem for the codes of each, and keep the best.  The types with blocks
  * of 256 then round the groups' scales to small integers and round the codes once more
  * with the scales as they will be read.
@@ -142,7 +142,7 @@ static affine fit_affine(const float *x, size_t count, int n, bool any_min)
     return best;
 }
 
-/* ---- blocks of 32 ---------------------------------------------------------------------- */
+/* ---- blocks of 32 ------------------------------------------------------------------- */
 
 void pack_q8_0(const float *src, void *dst, size_t n)
 {
@@ -241,7 +241,7 @@ void pack_q5_1(const float *src, void *dst, size_t n)
     }
 }
 
-/* ---- blocks of 256 --------------------------------------------------------------------- */
+/* ---- blocks of 256 ------------------------------------------------------------------ */
 
 typedef struct {
     uint16_t d, dmin;
@@ -334,7 +334,8 @@ static void put_nibbles_k4(const uint8_t *l, uint8_t *qs)
 {
     for (int j = 0; j < 4; j++)
         for (int e = 0; e < 32; e++)
-            qs[32 * j + e] = (uint8_t)((l[64 * j + e] & 15) | (l[64 * j + 32 + e] & 15) << 4);
+            qs[32 * j + e] =
+                (uint8_t)((l[64 * j + e] & 15) | (l[64 * j + 32 + e] & 15) << 4);
 }
 
 void pack_q4_k(const float *src, void *dst, size_t n)
@@ -377,7 +378,8 @@ void pack_q6_k(const float *src, void *dst, size_t n)
         memcpy(b[i].scales, o.sc, 16);
         for (int e = 0; e < QK; e++) {
             int h = e / 128, s = e % 128 / 32, l = e % 32;
-            b[i].ql[64 * h + 32 * (s & 1) + l] |= (uint8_t)((o.l[e] & 15) << (s < 2 ? 0 : 4));
+            b[i].ql[64 * h + 32 * (s & 1) + l] |=
+                (uint8_t)((o.l[e] & 15) << (s < 2 ? 0 : 4));
             b[i].qh[32 * h + l] |= (uint8_t)(o.l[e] >> 4 << 2 * s);
         }
     }

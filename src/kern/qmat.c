@@ -10,7 +10,7 @@
 
 #include <math.h>
 
-/* ---- reference: one lane ---------------------------------------------------------------- */
+/* ---- reference: one lane ------------------------------------------------------------ */
 
 typedef int32_t V;
 typedef float F;
@@ -158,7 +158,7 @@ const struct qmat_kernels *qmat_kernels_for(unsigned flags)
     return &qmat_reference;
 }
 
-/* ---- driver ------------------------------------------------------------------------------ */
+/* ---- driver ------------------------------------------------------------------------- */
 
 bool qmat_supported(dtype t)
 {

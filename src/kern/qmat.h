@@ -9,7 +9,8 @@
  *         y = fma(-(dmin_b dx_b), float(sum_i mn_i qx_i), y)      types with a minimum
  *
  * where the sums over a block are exact in int32.  Every variant gives these bits: any
- * instruction set, any number of threads, any m (a row of a batch = the row alone).
+ * instruction set, any number of threads, any m (a row of a batch = the row alone); only
+ * which NaN a NaN is, is left open.
  *
  * For plain types (F32, F16, BF16): sixteen sums, element p into sum p mod 16 by fma in
  * order of p, then sums l and l + 8 are added, then l and l + 4, 2, 1.

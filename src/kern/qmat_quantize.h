@@ -45,8 +45,8 @@ static float scale_of(int32_t most, float *d)
 }
 
 /* Elements [32 s, 32 s + 32) of row i of the tile. */
-static inline void quantize32(const float *x, float inverse, bool finite, qmat_x *t, size_t s,
-                              size_t i)
+static inline void quantize32(const float *x, float inverse, bool finite, qmat_x *t,
+                              size_t s, size_t i)
 {
     int8_t *q = t->q + (s * t->m + i) * 32;
     V lo = v_set(0), hi = v_set(0);

@@ -37,7 +37,7 @@ INLINE V bits_to(V v, int from, uint32_t mask, int to)
 /* A small field of each lane. */
 INLINE V field(V v, int shift, int mask) { return v_and(v_srl(v, shift), v_set(mask)); }
 
-/* ---- blocks of 32 ------------------------------------------------------------------------ */
+/* ---- blocks of 32 ------------------------------------------------------------------- */
 
 typedef void expand32(const uint8_t *block, size_t stride, V w[8]);
 
@@ -178,14 +178,16 @@ INLINE void rows32(shape s, int rows, const chunk *c, size_t n, const qmat_x *x,
         a[r] = f_load(acc + (i + (size_t)r) * LANES);
     for (size_t j = 0; j < n; j++) {
         size_t at = (b + j) * x->m + i;
+        const int32_t *sum = x->sum + at;
+        const float *xd = x->d + at;
         V dot[BATCH];
-        dot_start(s, rows, x->sum + at, dot);
+        dot_start(s, rows, sum, dot);
         dot_rows(s, 2, rows, c->w + 8 * j, x->q + 32 * at, dot);
         for (int r = 0; r < rows; r++) {
-            F dx = f_set(x->d[at + (size_t)r]);
+            F dx = f_set(xd[r]);
             a[r] = f_fma(f_mul(c->d[j], dx), f_cvt(dot[r]), a[r]);
             if (s.has_min)
-                a[r] = f_fma(f_mul(c->min[j], dx), f_set((float)x->sum[at + (size_t)r]), a[r]);
+                a[r] = f_fma(f_mul(c->min[j], dx), f_set((float)sum[r]), a[r]);
         }
     }
     for (int r = 0; r < rows; r++)
@@ -249,7 +251,7 @@ INLINE void strip32(shape s, expand32 *expand, const uint8_t *w, size_t stride,
     store_rows(acc, m, y, ldy);
 }
 
-/* ---- blocks of 256 ------------------------------------------------------------------------ */
+/* ---- blocks of 256 ------------------------------------------------------------------ */
 
 typedef struct {
     V w[QK / 4];        /* w[j]: elements 4 j .. 4 j + 3 */
@@ -270,14 +272,15 @@ INLINE void expand_header_k4(const uint8_t *b, size_t stride, super *o)
         o->sc[j] = field(h[1], 8 * j, 63);
         o->mn[j] = field(h[2], 8 * j, 63);
         o->sc[j + 4] = v_or(field(h[3], 8 * j, 15), v_sll(field(h[1], 8 * j + 6, 3), 4));
-        o->mn[j + 4] = v_or(field(h[3], 8 * j + 4, 15), v_sll(field(h[2], 8 * j + 6, 3), 4));
+        o->mn[j + 4] =
+            v_or(field(h[3], 8 * j + 4, 15), v_sll(field(h[2], 8 * j + 6, 3), 4));
     }
 }
 
 INLINE void expand_q4_k(const uint8_t *b, size_t stride, super *o)
 {
     expand_header_k4(b, stride, o);
-    for (int j = 0; j < 8; j++) { /* 16 bytes: 16 weights of group 2 (j / 2), 16 of the next */
+    for (int j = 0; j < 8; j++) { /* 16 bytes: half of group 2 (j / 2) and of the next */
         V t[4];
         v_load4(t, b + offsetof(block_q4_k, qs) + 16 * j, stride);
         for (int e = 0; e < 4; e++) {
@@ -349,8 +352,10 @@ INLINE void expand_pairs(const uint8_t *qs, size_t stride, V w[64])
         V t[4];
         v_load4(t, qs + 16 * part, stride);
         for (int s = 0; s < 4; s++)
-            for (int e = 0; e < 4; e++)
-                w[32 * (part / 2) + 8 * s + 4 * (part % 2) + e] = bits_to(t[e], 2 * s, 3, 0);
+            for (int e = 0; e < 4; e++) {
+                int at = 32 * (part / 2) + 8 * s + 4 * (part % 2) + e;
+                w[at] = bits_to(t[e], 2 * s, 3, 0);
+            }
     }
 }
 
@@ -457,7 +462,7 @@ INLINE void strip256(shape s, expand256 *expand, const uint8_t *w, size_t stride
     store_rows(acc, m, y, ldy);
 }
 
-/* ---- the rows ------------------------------------------------------------------------------ */
+/* ---- the rows ----------------------------------------------------------------------- */
 
 #define STRIP(t, fn, ...)                                                               \
     static void strip_##t(const uint8_t *w, size_t stride, const qmat_x *x, float *y,   \

@@ -29,7 +29,7 @@ om_status tensor_to_f32(const tensor *t, uint64_t beg, uint64_t n, float *out, o
     uint64_t count = tensor_count(t);
     if (beg > count || n > count - beg || beg % d->block || n % d->block)
         return fail(err, OM_EARG,
-                    "tensor %.*s: elements %llu+%llu are not whole blocks of %u within %llu",
+                    "tensor %.*s: elements %llu+%llu are not blocks of %u within %llu",
                     len, t->name.p, (unsigned long long)beg, (unsigned long long)n,
                     (unsigned)d->block, (unsigned long long)count);
     d->unpack((const uint8_t *)t->data + beg / d->block * d->bytes, out, (size_t)n);

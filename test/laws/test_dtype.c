@@ -58,8 +58,8 @@ static void golden(test *t)
             memcpy(&w, want + 4 * i, 4);
             t->checks++;
             if (got[i] != w)
-                test_fail(t, __FILE__, __LINE__, "%s[%u] is %.9g, expected %.9g", d->name, i,
-                          (double)got[i], (double)w);
+                test_fail(t, __FILE__, __LINE__, "%s[%u] is %.9g, expected %.9g", d->name,
+                          i, (double)got[i], (double)w);
         }
         types++;
     }
@@ -90,7 +90,8 @@ static void half_range(test *t)
         if ((double)v != (h & 0x8000 ? -mag : mag) || !signbit(v) != !(h >> 15))
             test_fail(t, __FILE__, __LINE__, "f16 %04x is %.9g", h, (double)v);
         if (f32_to_f16(v) != h)
-            test_fail(t, __FILE__, __LINE__, "f16 %04x comes back as %04x", h, f32_to_f16(v));
+            test_fail(t, __FILE__, __LINE__, "f16 %04x comes back as %04x", h,
+                      f32_to_f16(v));
     }
 }
 
@@ -174,7 +175,8 @@ static void pack_error(test *t)
  * tiny values are survived; the bytes around the block are left alone. */
 static void pack_edges(test *t)
 {
-    static const float special[] = {0, 1e-38f, 1e30f, -1e30f, INFINITY, -INFINITY, NAN, 65504};
+    static const float special[] = {0,        1e-38f,    1e30f, -1e30f,
+                                    INFINITY, -INFINITY, NAN,   65504};
     for (int id = 0; id < DTYPE_COUNT; id++) {
         const dtype_traits *d = dtype_of((dtype)id);
         if (!d || !d->pack)
@@ -213,7 +215,7 @@ int main(int argc, char **argv)
         {"half_range", "all 65536 f16 values, both ways", half_range},
         {"half_rounding", "f32 to f16 rounds to nearest even", half_rounding},
         {"bfloat", "bf16 both ways", bfloat},
-        {"pack_error", "error on Gaussian data at most the published encoders'", pack_error},
+        {"pack_error", "error on Gaussian data at most the published one", pack_error},
         {"pack_edges", "zeros, constants, non-finite input", pack_edges},
         {0}};
     return test_main(argc, argv, cases);

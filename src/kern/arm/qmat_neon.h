@@ -53,7 +53,10 @@ static inline void v_store8(int8_t *p, V a)
 }
 static inline F f_neg(F a) { return vnegq_f32(a); }
 
-static inline F f_from_halves(uint16x4_t h) { return vcvt_f32_f16(vreinterpret_f16_u16(h)); }
+static inline F f_from_halves(uint16x4_t h)
+{
+    return vcvt_f32_f16(vreinterpret_f16_u16(h));
+}
 static inline F f_half(V a) { return f_from_halves(vmovn_u32(vreinterpretq_u32_s32(a))); }
 
 static inline F f_load_f32(const uint8_t *p)

@@ -11,8 +11,9 @@ static inline V v_signed(V a) { return a; }
 
 static inline V v_iq4(V a)
 {
-    return v_lookup(_mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25, 38, 53,
-                                  69, 89, 113), a);
+    const __m128i table = _mm_setr_epi8(-127, -104, -83, -65, -49, -35, -22, -10, 1, 13, 25,
+                                        38, 53, 69, 89, 113);
+    return v_lookup(table, a);
 }
 
 static inline V v_mla_small(V acc, V a, V b) { return v_add(acc, _mm256_madd_epi16(a, b)); }

@@ -9,8 +9,9 @@ static inline V v_signed(V a) { return _mm256_xor_si256(a, v_set((int32_t)0x8080
 /* iq4_table + 128 */
 static inline V v_iq4(V a)
 {
-    return v_lookup(_mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, -127, -115, -103, -90, -75,
-                                  -59, -39, -15), a);
+    const __m128i table = _mm_setr_epi8(1, 24, 45, 63, 79, 93, 106, 118, -127, -115, -103,
+                                        -90, -75, -59, -39, -15);
+    return v_lookup(table, a);
 }
 
 static inline V v_mla_small(V acc, V a, V b) { return _mm256_dpwssd_avx_epi32(acc, a, b); }
