@@ -28,6 +28,11 @@ typedef struct {
      * fl_pick); batch is its size, shorter at the end of the data.  NULL: use grad. */
     om_status (*sgrad)(void *ctx, const float *x, uint32_t batch, rng r, float *g,
                        double *loss, om_err *err);
+    /* y -= lr * that gradient, in place, for batches up to fused_batch; NULL: no shortcut.
+     */
+    om_status (*sgd)(void *ctx, float *y, uint32_t batch, rng r, double lr, double *loss,
+                     om_err *err);
+    uint32_t fused_batch;
     om_status (*value)(void *ctx, const float *x, double *loss, om_err *err);
     om_status (*hvp)(void *ctx, const float *x, const float *v, float *hv, om_err *err);
 } fl_oracle;

@@ -104,16 +104,28 @@ static schedule schedule_of(const fl_env *e, const fl_oracle *f)
     return s;
 }
 
-/* The gradient of step t; every epoch has a shuffle of its own. */
+/* Names the minibatch of step t; every epoch has a shuffle of its own. */
+static rng minibatch(const fl_env *e, uint32_t id, const schedule *s, uint64_t t)
+{
+    rng r = rng_for(e->seed, e->round, id, USE_SHUFFLE + (uint32_t)(t / s->per_epoch));
+    r.ctr = t % s->per_epoch;
+    return r;
+}
+
+/* May the step be left to the oracle, which saves a gradient vector's way to memory? */
+static bool fused(const fl_env *e, const fl_oracle *f, const schedule *s, double mu)
+{
+    return f->sgd && s->batch && s->batch <= f->fused_batch && mu <= 0 &&
+           e->p[LOCAL_OPTIMIZER] < 0.5 && e->p[LOCAL_CLIP] <= 0 && e->p[LOCAL_DECAY] <= 0;
+}
+
 static om_status gradient(const fl_env *e, uint32_t id, const fl_oracle *f,
                           const schedule *s, uint64_t t, const float *y, float *g,
                           double *loss, om_err *err)
 {
     if (s->batch == 0)
         return f->grad(f->ctx, y, g, loss, err);
-    rng r = rng_for(e->seed, e->round, id, USE_SHUFFLE + (uint32_t)(t / s->per_epoch));
-    r.ctr = t % s->per_epoch;
-    return f->sgrad(f->ctx, y, s->batch, r, g, loss, err);
+    return f->sgrad(f->ctx, y, s->batch, minibatch(e, id, s, t), g, loss, err);
 }
 
 static om_status train(const fl_env *e, uint32_t id, const fl_oracle *f, double mu,
@@ -127,6 +139,12 @@ static om_status train(const fl_env *e, uint32_t id, const fl_oracle *f, double 
     float pull = (float)mu;
     for (uint64_t t = 0; t < s.steps; t++) {
         double l = 0;
+        if (fused(e, f, &s, mu)) {
+            TRY(f->sgd(f->ctx, y, s.batch, minibatch(e, id, &s, t), e->p[LOCAL_LR], &l,
+                       err));
+            sum += l;
+            continue;
+        }
         TRY(gradient(e, id, f, &s, t, y, g, &l, err));
         sum += l;
         if (mu > 0)

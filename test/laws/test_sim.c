@@ -525,6 +525,24 @@ static void net_gradients(test *t)
         CHECK_OK(t, f.grad(f.ctx, x, g, &loss, &err), err);
         for (size_t i = 0; i < n; i++)
             CHECK_NEAR(t, mean[i], g[i], 2e-5);
+        if (m < 2) { /* the fused step is the step: l2 off, conv has none */
+            net_task plain = task;
+            plain.l2 = 0;
+            net *fast;
+            CHECK_OK(t, net_open(&plain, &fast, &err), err);
+            net_client(fast, 0, &f);
+            CHECK(t, f.sgd && f.fused_batch >= 40);
+            rng key = {.key = 9, .ctr = 3}; /* the short last minibatch */
+            CHECK_OK(t, f.sgrad(f.ctx, x, 40, key, g, &up, &err), err);
+            memcpy(h, x, n * 4);
+            CHECK_OK(t, f.sgd(f.ctx, h, 40, key, 0.3, &dn, &err), err);
+            CHECK_NEAR(t, up, dn, 1e-9);
+            for (size_t i = 0; i < n; i++)
+                CHECK_NEAR(t, h[i], x[i] - 0.3f * g[i], 1e-6);
+            CHECK_OK(t, f.sgrad(f.ctx, x, 40, key, h, &up, &err), err);
+            CHECK(t, memcmp(g, h, n * 4) == 0); /* and gradients are gradients again */
+            net_close(fast);
+        }
         net_close(net_);
         mem_free(x), mem_free(g), mem_free(h), mem_free(mean);
     }

@@ -18,6 +18,7 @@ struct net {
     float *x; /* (CHUNK, features) */
     int32_t y[CHUNK];
     uint32_t rows;
+    double step; /* 1: gradients; -lr: straight into the weights */
     float scale;
     nn_loss loss;
 };
@@ -175,7 +176,7 @@ static om_status visit(net *n, const uint64_t *key, size_t from, size_t m, bool 
 {
     for (size_t at = 0; at < m; at += CHUNK) {
         n->rows = (uint32_t)size_min(CHUNK, m - at);
-        n->scale = (float)((double)n->rows / (double)m);
+        n->scale = (float)(n->step * (double)n->rows / (double)m);
         for (uint32_t i = 0; i < n->rows; i++)
             gather(n, i, key ? fl_pick(*key, n->n, from + at + i) : from + at + i);
         TRY(nn_run(n->nn, n->rows, train, forward, n, err));
@@ -222,6 +223,28 @@ static om_status sgrad(void *ctx, const float *x, uint32_t batch, rng r, float *
     return mean_grad(n, &r.key, from, size_min(batch, n->n - from), x, g, loss, err);
 }
 
+/* The weights stand in for their own gradient, and the loss for -lr times the loss: what
+ * the backward adds is then the step.  Sound because a linear layer's backward reads W
+ * (for dx) before it adds to it; not for more rows than one chunk. */
+static om_status sgd(void *ctx, float *y, uint32_t batch, rng r, double lr, double *loss,
+                     om_err *err)
+{
+    net *n = ctx;
+    size_t from = (size_t)r.ctr * batch, m = size_min(batch, n->n - size_min(from, n->n));
+    double sum = 0;
+    uint64_t right = 0;
+    if (m == 0)
+        return fail(err, OM_EARG, "net: minibatch %llu of %u is past the %zu samples",
+                    (unsigned long long)r.ctr, (unsigned)batch, n->n);
+    BUG_IF(m > CHUNK);
+    aim(n, y, y);
+    n->step = -lr;
+    om_status s = visit(n, &r.key, from, m, true, &sum, &right, err);
+    n->step = 1;
+    *loss = sum / (double)m;
+    return s;
+}
+
 static om_status value(void *ctx, const float *x, double *loss, om_err *err)
 {
     net *n = ctx;
@@ -246,6 +269,7 @@ om_status net_open(const net_task *t, net **out, om_err *err)
     }
     n->task = t;
     n->data = t->data;
+    n->step = 1;
     n->n_layers = layers(t->shape);
     om_status s = nn_open(&(nn_config){.k = t->k}, &n->nn, err);
     if (s != OM_OK) {
@@ -279,6 +303,8 @@ void net_client(net *n, uint32_t client, fl_oracle *out)
         .grad = grad,
         .sgrad = sgrad,
         .value = value,
+        .sgd = n->task->l2 > 0 || n->task->shape->conv[0] ? NULL : sgd,
+        .fused_batch = CHUNK,
     };
 }
 
