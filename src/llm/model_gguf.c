@@ -50,9 +50,9 @@ static om_status read_scaling(llm_model *m, keys *k, om_err *err)
 {
     nn_rope_args *r = &m->h.rope;
     str kind = gguf_str(k->g, key(k, "rope.scaling.type"), "");
-    double factor = number(k, "rope.scaling.factor", 0);
+    double factor = gguf_f64(k->g, key(k, "rope.scaling.factor"), 0);
     if (kind.n == 0) { /* files from before scaling.type existed */
-        factor = number(k, "rope.scale_linear", factor);
+        factor = gguf_f64(k->g, key(k, "rope.scale_linear"), factor);
         kind = factor > 0 ? STR("linear") : STR("none");
     }
     if (str_is(kind, "none"))

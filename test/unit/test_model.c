@@ -172,8 +172,8 @@ static void refuses_gguf(test *t)
         {"llama.rope.dimension_count", 18, NULL, OM_EFORMAT, "head width"},
         {"llama.rope.dimension_count", 8, NULL, OM_EFORMAT, "rope_freqs"},
         {"llama.rope.freq_base", -1.5, NULL, OM_EFORMAT, "rope base"},
-        {"llama.rope.freq_base", NAN, NULL, OM_EFORMAT, "rope base"},
-        {"llama.attention.layer_norm_rms_epsilon", NAN, NULL, OM_EFORMAT, "epsilon"},
+        {"llama.rope.freq_base", (double)NAN, NULL, OM_EFORMAT, "rope base"},
+        {"llama.attention.layer_norm_rms_epsilon", (double)NAN, NULL, OM_EFORMAT, "epsilon"},
         {"llama.rope.scaling.type", 0, "magic", OM_EUNSUPPORTED, "'magic'"},
         {"general.architecture", 0, "lama", OM_EUNSUPPORTED, "llama"},
     };
