@@ -333,7 +333,7 @@ static om_status join(reader *r, const yaml_node_t *list, buf *out)
         yaml_node_t *node = yaml_document_get_node(r->doc, *item);
         if (!node || node->type != YAML_SCALAR_NODE)
             return fail(r->err, OM_EARG, "a list may hold plain values only");
-        if (out->len && buf_u8(out, ',') != OM_OK)
+        if (item > list->data.sequence.items.start && buf_u8(out, ',') != OM_OK)
             return fail(r->err, OM_ELIMIT, "the list is too long");
         if (buf_str(out, scalar(node)) != OM_OK)
             return fail(r->err, OM_ELIMIT, "the list is too long");

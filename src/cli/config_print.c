@@ -3,17 +3,23 @@
 
 #include <stdio.h>
 
-/* Double quotes, with what YAML wants escaped. */
-static om_status put_quoted(buf *out, const char *v)
+/* May this character stand in a YAML file as it is?  Not controls, nor what YAML 1.1
+ * takes for a line break or a byte order mark. */
+static bool plain(uint32_t c)
+{
+    return c >= 0x20 && c != '"' && c != '\\' && !(c >= 0x7f && c < 0xa0) && c != 0x2028 &&
+           c != 0x2029 && c != 0xfeff && c != 0xfffe && c != 0xffff;
+}
+
+static om_status put_quoted(buf *out, str v)
 {
     TRY(buf_u8(out, '"'));
-    for (; *v; v++) {
-        if (*v == '"' || *v == '\\')
-            TRY(buf_fmt(out, "\\%c", *v));
-        else if ((unsigned char)*v < 0x20)
-            TRY(buf_fmt(out, "\\x%02x", (unsigned)*v));
-        else
-            TRY(buf_u8(out, (uint8_t)*v));
+    while (v.n) {
+        uint32_t c = (unsigned char)v.p[0];
+        size_t n = utf8_take(v, &c);
+        n = n ? n : 1; /* a stray byte: by its number */
+        TRY(plain(c) ? buf_put(out, v.p, n) : buf_fmt(out, "\\U%08x", (unsigned)c));
+        v.p += n, v.n -= n;
     }
     return buf_u8(out, '"');
 }
@@ -21,8 +27,15 @@ static om_status put_quoted(buf *out, const char *v)
 static om_status put_list(buf *out, const char *v)
 {
     TRY(buf_u8(out, '['));
-    for (; *v; v++)
-        TRY(*v == ',' ? buf_str(out, STR(", ")) : buf_u8(out, (uint8_t)*v));
+    for (bool first = true; v && *v; first = false) {
+        size_t n = strcspn(v, ",");
+        if (!first)
+            TRY(buf_str(out, STR(", ")));
+        TRY(put_quoted(out, (str){v, n}));
+        if (v[n] == ',' && !v[n + 1])
+            TRY(buf_str(out, STR(", \"\"")));
+        v += n + (v[n] == ',');
+    }
     return buf_u8(out, ']');
 }
 
@@ -53,7 +66,7 @@ static om_status put_value(const config *c, const config_row *row, buf *out)
     switch (row->type) {
     case CONFIG_IS_TEXT:
     case CONFIG_IS_PATH:
-        return put_quoted(out, v);
+        return put_quoted(out, str_of(v));
     case CONFIG_IS_LIST:
         return put_list(out, v);
     case CONFIG_IS_COUNT:
