@@ -45,8 +45,10 @@ size_t average_down_bound(const fl_env *e) { return 4 * e->dim; }
 om_status average_begin(const fl_env *e, void *server, buf *down, om_err *err)
 {
     const float *x = average_model(e, server);
+    const head *h = server;
+    if (h->received) /* interrupted; else the sum is zero, and need not even be in memory */
+        memset(average_vector(e, server, 1), 0, e->dim * sizeof(float));
     memset(server, 0, sizeof(head));
-    memset(average_vector(e, server, 1), 0, e->dim * sizeof(float));
     if (buf_reserve(down, 4 * e->dim) != OM_OK)
         return fail(err, OM_ENOMEM, "no room for a model of %zu numbers", e->dim);
     for (size_t i = 0; i < e->dim; i++)
@@ -127,6 +129,8 @@ om_status average_accept(const fl_env *e, void *server, const float *next, om_er
                     "is kept; lower the learning rates",
                     bad);
     memcpy(average_vector(e, server, 0), next, e->dim * sizeof(float));
+    memset(average_vector(e, server, 1), 0, e->dim * sizeof(float));
+    memset(server, 0, sizeof(head));
     return OM_OK;
 }
 
@@ -136,9 +140,11 @@ om_status average_step(const fl_env *e, void *server, double lr, double momentum
     float *d, *m = average_vector(e, server, 2), step = (float)lr, b = (float)momentum;
     const float *x = average_model(e, server);
     TRY(average_mean(e, server, &d, err));
-    for (size_t i = 0; d && i < e->dim; i++) {
+    for (size_t i = 0; d && momentum > 0 && i < e->dim; i++) {
         m[i] = b * m[i] + d[i];
-        d[i] = x[i] + step * m[i];
+        d[i] = m[i];
     }
+    for (size_t i = 0; d && i < e->dim; i++)
+        d[i] = x[i] + step * d[i];
     return d ? average_accept(e, server, d, err) : OM_OK;
 }

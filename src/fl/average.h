@@ -32,7 +32,8 @@ om_status average_recv(const fl_env *e, void *server, uint32_t id, uint64_t samp
 om_status average_mean(const fl_env *e, void *server, float **mean, om_err *err);
 /* x = next, unless next (dim) is not finite. */
 om_status average_accept(const fl_env *e, void *server, const float *next, om_err *err);
-/* m = momentum m + D (vector 2); x += lr m.  Nothing received: nothing changes. */
+/* m = momentum m + D (vector 2, which is not there when momentum is 0); x += lr m.
+ * Nothing received: nothing changes. */
 om_status average_step(const fl_env *e, void *server, double lr, double momentum,
                        om_err *err);
 

@@ -6,7 +6,8 @@
  * With one full-gradient step, everybody taking part and server_lr 1 this is gradient
  * descent.  With more steps on unlike data it stops beside the optimum, nearer for a
  * smaller lr: that is the method, not a bug.  d floats down, C(D_i) up.  Server state:
- * x, the running sum, m.  server_momentum > 0 is FedAvgM (Hsu, Qi, Brown 2019). */
+ * x, the running sum, and m if there is momentum.  server_momentum > 0 is FedAvgM (Hsu,
+ * Qi, Brown 2019). */
 #include "fl/average.h"
 #include "fl/local.h"
 
@@ -19,7 +20,10 @@ static const param params[] = {
     {NULL, 0, 0, 0, NULL, NULL},
 };
 
-static size_t server_bytes(const fl_env *e) { return average_bytes(e, 1); }
+static size_t server_bytes(const fl_env *e)
+{
+    return average_bytes(e, e->p[SERVER_MOMENTUM] > 0);
+}
 
 static om_status client_step(const fl_env *e, uint32_t id, void *client, const fl_oracle *f,
                              const uint8_t *down, size_t down_n, buf *up, double *loss,

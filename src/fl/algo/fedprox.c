@@ -17,7 +17,10 @@ static const param params[] = {
     {NULL, 0, 0, 0, NULL, NULL},
 };
 
-static size_t server_bytes(const fl_env *e) { return average_bytes(e, 1); }
+static size_t server_bytes(const fl_env *e)
+{
+    return average_bytes(e, e->p[SERVER_MOMENTUM] > 0);
+}
 
 static om_status client_step(const fl_env *e, uint32_t id, void *client, const fl_oracle *f,
                              const uint8_t *down, size_t down_n, buf *up, double *loss,
