@@ -67,7 +67,7 @@ static om_status make_trainable(cli *c, job *j, om_err *err)
 static om_status measure(cli *c, const job *j, double *out, om_err *err)
 {
     perplexity_report r;
-    *out = NAN;
+    *out = (double)NAN;
     if (!j->held_out.n)
         return OM_OK;
     uint32_t window = j->config.seq_len, stride = window / 2;
