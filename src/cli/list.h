@@ -9,6 +9,7 @@
     X(merge)            \
     X(init)             \
     X(simulate)         \
+    X(demo)             \
     X(server)           \
     X(agent)            \
     X(reference)        \

@@ -64,6 +64,8 @@ om_status os_file_size(const char *path, uint64_t *out, om_err *err);
 om_status os_list_dir(const char *path,
                       om_status (*fn)(void *ctx, const char *name, om_err *err), void *ctx,
                       om_err *err);
+/* The absolute path of something that exists. */
+om_status os_absolute(const char *path, char *out, size_t cap, om_err *err);
 /* dir + "/" + name into out; OM_ELIMIT when it does not fit. */
 om_status os_join(char *out, size_t cap, const char *dir, const char *name);
 
@@ -128,5 +130,24 @@ om_status os_event_open(os_event **out, om_err *err);
 void os_event_close(os_event *e);
 void os_event_ring(os_event *e);
 bool os_event_wait(os_event *e, uint64_t timeout_ms);
+
+/* ---- other programs ------------------------------------------------------------------ */
+
+typedef struct {
+    long pid;           /* -1: none */
+    int out;            /* its standard output */
+    size_t n_pending;
+    char pending[16384];
+} os_child;
+
+om_status os_exe_path(char *out, size_t cap, om_err *err); /* of this program */
+/* argv[0] is a path; argv ends with NULL.  Standard error is appended to log_path.  The
+ * child ends when we do. */
+om_status os_spawn(const char *const *argv, const char *log_path, os_child *out, om_err *err);
+/* The next line it printed, without the newline (cut to cap).  OM_EAGAIN: none within
+ * wait_ms (-1: for ever); OM_ENOTFOUND: it has closed its output. */
+om_status os_child_line(os_child *c, char *line, size_t cap, int wait_ms, om_err *err);
+bool os_child_ended(os_child *c, int *status); /* exit status, or 128 + signal */
+void os_child_close(os_child *c, uint64_t patience_ms); /* asks, waits, then kills */
 
 #endif
