@@ -3,7 +3,11 @@
  * A job is cut into ceil(n/grain) chunks taken from one atomic counter.  Workers
  * spin for a short while before sleeping on a condition variable, because a training
  * step or a token is hundreds of small jobs in a row and waking a sleeper costs more
- * than the job.  Chunk boundaries depend on n and grain alone: no result can depend
+ * than the job.  A job ends when its chunks are done and no worker is inside: one that
+ * wakes too late finds the door shut and is not waited for, which matters when there are
+ * fewer processors than threads.  A worker counts itself in before it looks at the door
+ * and the caller shuts the door before it looks at the count, so one of them sees the
+ * other.  Chunk boundaries depend on n and grain alone: no result can depend
  * on the number of threads. */
 #define _GNU_SOURCE
 #include "os/os.h"
@@ -23,7 +27,8 @@ struct pool {
     pthread_cond_t wake;
     atomic_uint generation; /* odd/even irrelevant: changes when a job is posted */
     atomic_int sleeping;
-    atomic_int busy;        /* workers that have not finished the current job */
+    atomic_bool open;       /* chunks may be taken */
+    atomic_int active;      /* workers between looking at `open` and their last chunk */
     atomic_bool quit;
     size_t n_items, grain, n_chunks;
     atomic_size_t next;
@@ -83,8 +88,10 @@ static void *work(void *arg)
         seen = await_job(s.p, seen);
         if (atomic_load(&s.p->quit))
             return NULL;
-        take_chunks(s.p, s.worker);
-        atomic_fetch_sub_explicit(&s.p->busy, 1, memory_order_release);
+        atomic_fetch_add(&s.p->active, 1);
+        if (atomic_load(&s.p->open))
+            take_chunks(s.p, s.worker);
+        atomic_fetch_sub(&s.p->active, 1);
     }
 }
 
@@ -162,10 +169,11 @@ void pool_run(pool *p, size_t n_items, size_t grain, pool_fn *fn, void *ctx)
     p->fn = fn;
     p->ctx = ctx;
     atomic_store_explicit(&p->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&p->busy, p->n_started, memory_order_relaxed);
+    atomic_store(&p->open, true);
     post(p);
     take_chunks(p, 0);
-    for (int i = 0; atomic_load_explicit(&p->busy, memory_order_acquire) > 0; i++) {
+    atomic_store(&p->open, false);
+    for (int i = 0; atomic_load(&p->active) > 0; i++) {
         relax();
         if (i > SPINS) { /* fewer cores than threads: let the others run */
             sched_yield();
