@@ -21,7 +21,7 @@ typedef struct {
     double perplexity_before, perplexity_after; /* of the held-out text, or NaN */
 } job;
 
-/* ---- set up --------------------------------------------------------------------------------- */
+/* ---- set up ----------------------------------------------------------------------- */
 
 static om_status read_config(cli *c, train_config *t, om_err *err)
 {
@@ -96,7 +96,7 @@ static om_status prepare(cli *c, job *j, om_err *err)
     return os_mkdirs(j->out, err);
 }
 
-/* ---- train ----------------------------------------------------------------------------------- */
+/* ---- train ------------------------------------------------------------------------ */
 
 static om_status in_out(const job *j, const char *name, char *path, size_t cap, om_err *err)
 {
@@ -136,7 +136,7 @@ static om_status train(cli *c, job *j, om_err *err)
 
 
 
-/* ---- results ----------------------------------------------------------------------------------- */
+/* ---- results ---------------------------------------------------------------------- */
 
 static om_status write_curve(const job *j, om_err *err)
 {

@@ -575,7 +575,7 @@ const http_route api_routes[] = {
      heartbeat, NULL, NULL, NULL},
     {HTTP_POST, "/api/v1/federation/checkin", AUTH_DEVICE, WIRE_MESSAGE_MAX,
      "is there work? ?wait_ms= to wait for it", check_in, NULL, NULL, NULL},
-    {HTTP_GET, "/api/v1/blobs/*", AUTH_DEVICE, 0, "the model of the open round, or the base model", get_blob,
+    {HTTP_GET, "/api/v1/blobs/*", AUTH_DEVICE, 0, "the open round's model, or the base", get_blob,
      NULL, NULL, NULL},
     {HTTP_POST, "/api/v1/federation/updates/initiate", AUTH_DEVICE, WIRE_MESSAGE_MAX,
      "announce an update; where does it go on?", initiate, NULL, NULL, NULL},

@@ -2,9 +2,9 @@
  * error.
  *
  * Two fits do all the work.  fit_signed: x ~ s l, l in [-n, n - 1]; fit_affine:
- * x ~ s l + m, l in [0, n].  Both try a ladder of roundings around the range of the group, solve the
- * least-squares problem for the codes of each, and keep the best.  The types with blocks
- * of 256 then round the groups' scales to small integers and round the codes once more
+ * x ~ s l + m, l in [0, n].  Both try a ladder of roundings around the range of the group,
+ * solve the least-squares problem for the codes of each, and keep the best.  The types
+ * with blocks of 256 then round the groups' scales to small integers and round the codes once more
  * with the scales as they will be read.
  *
  * The idea of a ladder with a least-squares scale is that of the published k-quant
