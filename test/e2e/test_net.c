@@ -16,6 +16,7 @@
 #include <netinet/tcp.h>
 #include <poll.h>
 #include <signal.h>
+#include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -24,11 +25,17 @@ enum { DIM = 500, CLIENTS = 8, MAX_ARGS = 64 };
 
 /* ---- processes ------------------------------------------------------------------------- */
 
-static pid_t spawn(char *const *argv, const char *log)
+/* file_limit: bytes a file may have, 0: any; what a full disk looks like from inside. */
+static pid_t spawn(char *const *argv, const char *log, uint64_t file_limit)
 {
     pid_t pid = fork();
     if (pid != 0)
         return pid;
+    struct rlimit limit = {file_limit, file_limit};
+    if (file_limit) {
+        signal(SIGXFSZ, SIG_IGN);
+        setrlimit(RLIMIT_FSIZE, &limit);
+    }
     int fd = open(log, O_WRONLY | O_CREAT | O_APPEND, 0644);
     dup2(fd, 1);
     dup2(fd, 2);
@@ -71,6 +78,7 @@ typedef struct {
     char dir[200], log[256], url[64], listen[64], out[256];
     const setup *s;
     int rounds;
+    uint64_t file_limit; /* of the coordinator's files */
     pid_t server, agent[CLIENTS];
 } federation;
 
@@ -117,7 +125,7 @@ static bool start_server(federation *f)
     snprintf(up, sizeof(up), "codec.name=%s", f->s->codec);
     snprintf(task, sizeof(task), "{\"dim\":%d}", DIM);
     unlink(f->log);
-    f->server = spawn((char *const *)(uintptr_t)argv, f->log);
+    f->server = spawn((char *const *)(uintptr_t)argv, f->log, f->file_limit);
     for (int i = 0; i < 2000; i++) {
         buf b;
         if (os_read_file(f->log, 1 << 20, &b, NULL) == OM_OK) {
@@ -145,7 +153,7 @@ static void start_agent(federation *f, int i, const char *url)
     char *argv[] = {OM_BINARY_DIR "/octomil-agent", "--server", (char *)(uintptr_t)url,
                     "--name", name, "--dir", dir, "--token", "sesame", "--threads", "1",
                     "--give-up", "20", NULL};
-    f->agent[i] = spawn(argv, log);
+    f->agent[i] = spawn(argv, log, 0);
 }
 
 static void start_agents(federation *f, const char *url)
@@ -580,6 +588,45 @@ static void hostile_updates(test *t)
     buf_free(&l.answer);
 }
 
+/* ---- a full disk --------------------------------------------------------------------- */
+
+static bool log_says(const federation *f, const char *what)
+{
+    buf b;
+    bool yes = false;
+    if (os_read_file(f->log, 1 << 24, &b, NULL) == OM_OK) {
+        yes = b.len && memmem(b.data, b.len, what, strlen(what));
+        buf_free(&b);
+    }
+    return yes;
+}
+
+/* The coordinator's files stop growing in mid-run: it says so and goes on asking; with
+ * room again the run ends as if nothing had been. */
+static void disk_full(test *t)
+{
+    char got[65], want[65];
+    uint64_t up, down;
+    federation f;
+    federation_open(&f, &plain, "full", 12);
+    f.file_limit = 200000;
+    CHECK(t, start_server(&f));
+    start_agents(&f, f.url);
+    for (int i = 0; i < 400 && !log_says(&f, "store"); i++)
+        os_sleep_ms(20);
+    CHECK(t, log_says(&f, "store"));
+    kill(f.server, SIGTERM);
+    CHECK_INT(t, wait_for(f.server, 8000), 130);
+    f.file_limit = 0;
+    CHECK(t, start_server(&f));
+    CHECK_INT(t, wait_for(f.server, 60000), 0);
+    for (int i = 0; i < CLIENTS; i++)
+        kill_now(f.agent[i]);
+    model_hex(t, &f, got);
+    simulated_hex(t, &plain, 12, want, &up, &down);
+    CHECK_STR(t, got, want);
+}
+
 int main(int argc, char **argv)
 {
     static const test_case cases[] = {
@@ -587,6 +634,7 @@ int main(int argc, char **argv)
         {"compressed_too", "with partial cohorts, Adam and error feedback", compressed_too},
         {"hostile_updates", "each lie is refused with its reason", hostile_updates},
         {"cut_off", "connections break at random bytes", cut_off},
+        {"disk_full", "it says so, keeps what it accepted, goes on", disk_full},
         {"server_killed", "kill -9 of the coordinator: same bits", server_killed},
         {"everybody_killed", "and of devices", everybody_killed},
         {0}};
