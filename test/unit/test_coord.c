@@ -18,7 +18,7 @@ typedef struct {
     kern k;
     coord_config cfg;
     agent_config agent[CLIENTS];
-    char agent_dir[CLIENTS][300], url[64];
+    char agent_dir[CLIENTS][310], url[64];
     om_cancel cancel;
     om_status agent_said[CLIENTS];
 } scene;
