@@ -68,6 +68,7 @@ static om_status open_parts(trainer *t, om_err *err)
         t->seq[i] = (nn_seq){.row = i * c->seq_len, .n_rows = c->seq_len};
     TRY(nn_open(&nc, &t->net, err));
     t->net->cancel = c->cancel;
+    t->net->precision = GEMM_FAST; /* its error is far below a gradient's noise */
     return OM_OK;
 }
 

@@ -50,7 +50,7 @@ static void fold_gradient(nn *c, const head *h, size_t beg, size_t m)
                        .ldc = dim,
                        .alpha = 1.0f,
                        .beta = h->fresh ? 0.0f : 1.0f};
-        gemm(c->k, c->pool, &g, scratch);
+        op_product(c, &g, scratch);
     }
     if (h->want_dw) {
         gemm_args g = {.m = vocab,
@@ -65,7 +65,7 @@ static void fold_gradient(nn *c, const head *h, size_t beg, size_t m)
                        .ldc = dim,
                        .alpha = 1.0f,
                        .beta = 1.0f};
-        gemm(c->k, c->pool, &g, scratch);
+        op_product(c, &g, scratch);
     }
 }
 

@@ -65,6 +65,12 @@ size_t op_matmul_bytes(const nn *c, const nn_weight *w, size_t m)
                               : gemm_bytes(c->k, m, w->rows, w->cols, c->pool);
 }
 
+void op_product(nn *c, gemm_args *g, arena scratch)
+{
+    g->precision = c->precision;
+    gemm(c->k, c->pool, g, scratch);
+}
+
 void op_matmul(nn *c, const nn_weight *w, const float *x, float *y, size_t m, void *scratch,
                size_t scratch_bytes)
 {
@@ -86,5 +92,5 @@ void op_matmul(nn *c, const nn_weight *w, const float *x, float *y, size_t m, vo
                    .c = y,
                    .ldc = w->rows,
                    .alpha = 1.0f};
-    gemm(c->k, c->pool, &g, a);
+    op_product(c, &g, a);
 }

@@ -178,7 +178,7 @@ static void back_piece(nn *c, job *j, arena scratch)
                        .ldc = j->patch,
                        .alpha = 1.0f,
                        .beta = 1.0f};
-        gemm(c->k, c->pool, &g, scratch);
+        op_product(c, &g, scratch);
     }
     if (j->dx) {
         gemm_args g = {.m = j->patch,
@@ -192,7 +192,7 @@ static void back_piece(nn *c, job *j, arena scratch)
                        .c = j->patches,
                        .ldc = places,
                        .alpha = 1.0f};
-        gemm(c->k, c->pool, &g, scratch);
+        op_product(c, &g, scratch);
         pool_run(c->pool, j->images * s->a.channels, 1, fold_patches, j);
     }
 }
@@ -247,7 +247,7 @@ static void piece(nn *c, job *j, arena scratch)
                    .c = j->flat,
                    .ldc = places,
                    .alpha = 1.0f};
-    gemm(c->k, c->pool, &g, scratch);
+    op_product(c, &g, scratch);
     pool_run(c->pool, s->w->rows * j->images, op_grain(j->spots), lay_out, j);
 }
 

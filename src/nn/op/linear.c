@@ -141,17 +141,17 @@ static void adapter_back(nn *c, const layer *s, const float *dy, float *dx, floa
     gemm_args g;
     if (l->b_grad) {
         g = outer(rows, dy, s->w->rows, s->u->data, l->rank, l->b_grad, l->scale);
-        gemm(c->k, c->pool, &g, scratch);
+        op_product(c, &g, scratch);
     }
     g = to_du(s, dy, du);
-    gemm(c->k, c->pool, &g, scratch);
+    op_product(c, &g, scratch);
     if (l->a_grad) {
         g = outer(rows, du, l->rank, s->x->data, s->w->cols, l->a_grad, 1.0f);
-        gemm(c->k, c->pool, &g, scratch);
+        op_product(c, &g, scratch);
     }
     if (dx) {
         g = du_to_dx(s, du, dx);
-        gemm(c->k, c->pool, &g, scratch);
+        op_product(c, &g, scratch);
     }
 }
 
@@ -176,11 +176,11 @@ static void back(nn *c, void *saved)
     gemm_args g;
     if (dx) {
         g = to_dx(s, dy, dx, fresh);
-        gemm(c->k, c->pool, &g, scratch);
+        op_product(c, &g, scratch);
     }
     if (s->w->grad) {
         g = outer(s->x->rows, dy, s->w->rows, s->x->data, s->w->cols, s->w->grad, 1.0f);
-        gemm(c->k, c->pool, &g, scratch);
+        op_product(c, &g, scratch);
     }
     if (op_trains(s->b))
         op_col_sum(c, s->b->grad, dy, s->y->rows, s->y->cols);
@@ -215,8 +215,8 @@ static void compute(nn *c, const layer *s, void *scratch, size_t n)
     if (!s->w->lora)
         return;
     gemm_args u = to_u(s), y = to_y(s);
-    gemm(c->k, c->pool, &u, arena_of(scratch, n));
-    gemm(c->k, c->pool, &y, arena_of(scratch, n));
+    op_product(c, &u, arena_of(scratch, n));
+    op_product(c, &y, arena_of(scratch, n));
 }
 
 static bool fits(nn *c, const nn_tensor *x, const nn_weight *w, const nn_weight *b)
