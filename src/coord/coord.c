@@ -16,7 +16,7 @@
  * same result. */
 #include "coord/inner.h"
 
-enum { BATCH = 256, TICK_MS = 100, SEEN_MS = 5000, RETRY_MS = 500 };
+enum { BATCH = 256, SYNCERS = 8, TICK_MS = 100, SEEN_MS = 5000, RETRY_MS = 500 };
 
 /* ---- the round state, durably ------------------------------------------------------- */
 
@@ -92,16 +92,48 @@ static wire_reason reason_of(om_status st)
     }
 }
 
-/* Decode it once into nothing, and make its bytes durable. */
-static om_status check_update(coord *c, upload *u, om_err *err)
+/* Decode it once into nothing. */
+static om_status check_update(coord *c, const upload *u, om_err *err)
 {
     os_map m;
     c->fold.env.round = u->head.round;
     TRY(inbox_map(c->inbox, u, &m, err));
-    om_status st = c->recipe.algo->server_check(&c->fold.env, u->device, u->head.samples,
-                                                m.p, m.n, (float *)(void *)c->zeros.p, err);
+    om_status st = c->recipe.algo->server_check(&c->fold.env, u->device, u->head.samples, m.p,
+                                                m.n, (float *)(void *)c->zeros.p, err);
     inbox_unmap(u, &m);
-    return st == OM_OK ? inbox_sync(c->inbox, u, err) : st;
+    return st;
+}
+
+typedef struct {
+    coord *c;
+    upload **list; /* (n) */
+    om_status status[BATCH];
+    om_err err[BATCH];
+} sync_job;
+
+static void sync_some(void *ctx, size_t beg, size_t end, int worker)
+{
+    sync_job *j = ctx;
+    (void)worker;
+    for (size_t i = beg; i < end; i++)
+        j->status[i] = inbox_sync(j->c->inbox, j->list[i], &j->err[i]);
+}
+
+/* All of them durable, files and their names; the first failure. */
+static om_status sync_all(coord *c, upload **list, size_t n, om_err *err)
+{
+    sync_job *j = mem_alloc(sizeof(*j));
+    if (!j)
+        return fail(err, OM_ENOMEM, "coord: no memory to sync %zu updates", n);
+    j->c = c;
+    j->list = list;
+    pool_run(c->syncers, n, 1, sync_some, j);
+    om_status st = OM_OK;
+    for (size_t i = 0; i < n && st == OM_OK; i++)
+        if ((st = j->status[i]) != OM_OK)
+            *err = j->err[i];
+    mem_free(j);
+    return st == OM_OK ? inbox_sync_folder(c->inbox, err) : st;
 }
 
 static store_update record_of(const upload *u)
@@ -153,7 +185,7 @@ static void accept_batch(coord *c, upload **list, size_t n)
     }
     if (n_files)
         os_state_release(&c->zeros);
-    om_status st = n_files ? inbox_sync_folder(c->inbox, &err) : OM_OK;
+    om_status st = n_files ? sync_all(c, good, n_good, &err) : OM_OK;
     if (st == OM_OK && n_good)
         st = store_accept(c->store, c->run, rows, n_good, &err);
     if (st != OM_OK)
@@ -183,6 +215,28 @@ static void accept_all(coord *c)
     upload *list[BATCH];
     for (size_t n; (n = take_queue(c, list, BATCH)) > 0;)
         accept_batch(c, list, n);
+}
+
+static void answer_waiting(coord *c, uint64_t now, bool all)
+{
+    os_lock(c->lock);
+    waiting *list = c->waiting, *next;
+    c->waiting = NULL;
+    c->n_waiting = 0;
+    for (waiting *w = list; w; w = next) {
+        wire_answer a;
+        next = w->next;
+        coord_checkin(c, w->device, &a);
+        if (all || a.work != WIRE_WAIT || now >= w->until_ms) {
+            api_answer_work(w->request, &a);
+            mem_free(w);
+        } else {
+            w->next = c->waiting;
+            c->waiting = w;
+            c->n_waiting++;
+        }
+    }
+    os_unlock(c->lock);
 }
 
 /* ---- closing a round ---------------------------------------------------------------- */
@@ -243,6 +297,7 @@ static om_status close_round(coord *c, om_err *err)
     os_unlock(c->lock);
     if (st != OM_OK)
         return st;
+    answer_waiting(c, os_now_ns() / 1000000, false); /* they train while we tidy up */
     om_err late = {0};
     if (clean_up(c, &late) != OM_OK) /* the next start sweeps it */
         say(c, LOG_WARN, "old files remain", &late);
@@ -252,28 +307,6 @@ static om_status close_round(coord *c, om_err *err)
 }
 
 /* ---- the worker's loop -------------------------------------------------------------- */
-
-static void answer_waiting(coord *c, uint64_t now, bool all)
-{
-    os_lock(c->lock);
-    waiting *list = c->waiting, *next;
-    c->waiting = NULL;
-    c->n_waiting = 0;
-    for (waiting *w = list; w; w = next) {
-        wire_answer a;
-        next = w->next;
-        coord_checkin(c, w->device, &a);
-        if (all || a.work != WIRE_WAIT || now >= w->until_ms) {
-            api_answer_work(w->request, &a);
-            mem_free(w);
-        } else {
-            w->next = c->waiting;
-            c->waiting = w;
-            c->n_waiting++;
-        }
-    }
-    os_unlock(c->lock);
-}
 
 static om_status tick(coord *c, om_err *err)
 {
@@ -438,6 +471,7 @@ static om_status open_memory(coord *c, om_err *err)
     if (!c->scratch || !c->flags || !c->next_flags)
         return fail(err, OM_ENOMEM, "coord: no memory for %u clients", (unsigned)n);
     TRY(os_state_create(NULL, c->cfg.dim * sizeof(float), &c->zeros, err));
+    TRY(pool_open(SYNCERS, &c->syncers, err));
     TRY(os_mutex_open(&c->lock, err));
     return os_event_open(&c->bell, err);
 }
@@ -571,6 +605,7 @@ void coord_close(coord *c)
     devices_close(c->devices);
     inbox_close(c->inbox);
     store_close(c->store);
+    pool_close(c->syncers);
     os_state_close(&c->zeros);
     os_event_close(c->bell);
     os_mutex_close(c->lock);

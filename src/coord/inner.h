@@ -27,6 +27,7 @@ struct coord {
     int lock_fd;
     uint8_t bootstrap_hash[32];
     os_state zeros; /* (dim) floats for server_check */
+    pool *syncers;  /* wait for the disk side by side: it likes many requests at once */
 
     os_mutex *lock; /* guards what follows */
     os_event *bell; /* the worker has something to do */
