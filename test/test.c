@@ -34,6 +34,27 @@ const char *test_data_dir(void)
     return dir_exists(OM_SOURCE_DIR "/../shared/data") ? OM_SOURCE_DIR "/../shared/data" : NULL;
 }
 
+#if defined(__has_feature) /* clang's word for it */
+#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
+#define SANITIZED 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__) || defined(SANITIZED)
+bool test_quick(void) { return true; }
+#else
+bool test_quick(void)
+{
+    const char *env = getenv("OCTOMIL_TEST_QUICK");
+    return env && strcmp(env, "1") == 0;
+}
+#endif
+
+int test_times(int n)
+{
+    int times = test_quick() ? n / 10 : n;
+    return times > 1 ? times : 1;
+}
+
 static void read_stream(FILE *f, buf *b)
 {
     for (size_t n = 1; f && n && buf_reserve(b, 65536) == OM_OK; b->len += n)

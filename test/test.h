@@ -41,6 +41,11 @@ const char *test_data_dir(void);
 /* A file of that folder, unpacked when its name ends in .gz; empty when absent.  The
  * caller frees. */
 buf test_data_file(const char *name);
+/* True under a sanitizer, an emulator or valgrind, as far as the build or OCTOMIL_TEST_QUICK=1
+ * says so: cases that repeat themselves to gather evidence repeat less, and none is left out. */
+bool test_quick(void);
+/* n, or with test_quick() a tenth of it, at least 1. */
+int test_times(int n);
 /* A fresh folder for this test program, removed at exit. */
 const char *test_temp_dir(void);
 

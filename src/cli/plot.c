@@ -38,8 +38,8 @@ static void widen(double *lo, double *hi)
 
 static frame measure(const plot *p, double width, double height)
 {
-    frame f = {INFINITY, -INFINITY, INFINITY, -INFINITY, 70, width - 20, 46, height - 52,
-               p->log_y};
+    const double none = (double)INFINITY;
+    frame f = {none, -none, none, -none, 70, width - 20, 46, height - 52, p->log_y};
     for (size_t s = 0; s < p->n_series; s++)
         for (size_t i = 0; i < p->series[s].n; i++)
             f.log_y = f.log_y && !(p->series[s].y[i] <= 0);
