@@ -4,7 +4,8 @@
 passed=0 failed=0 skipped=0
 here=$(cd "$(dirname "$0")/../.." && pwd)
 octomil=${OCTOMIL:-$here/build/dev/octomil}
-build=$(dirname "$octomil")
+build=$(cd "$(dirname "$octomil")" && pwd) # scripts work in another folder
+octomil=$build/$(basename "$octomil")
 work=$(mktemp -d /tmp/octomil-e2e-XXXXXX)
 data=${OCTOMIL_TEST_DATA:-$here/../shared/data}
 trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT

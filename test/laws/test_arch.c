@@ -45,7 +45,7 @@ static void every_family(test *t)
     bool seen[64] = {false};
     om_err err = {0};
     for (size_t i = 0; i < n_cases; i++) {
-        char path[512];
+        char path[5000];
         llm_model *m = NULL;
         snprintf(path, sizeof(path), OM_SOURCE_DIR "/test/golden/arch/%s", cases[i]);
         CHECK_OK(t, llm_open(path, &m, &err), err);
@@ -61,7 +61,7 @@ static void every_family(test *t)
 
 static bool read_expected(test *t, fixture *f, const char *name)
 {
-    char path[512];
+    char path[5000];
     om_err err = {0};
     snprintf(path, sizeof(path), OM_SOURCE_DIR "/test/golden/arch/%s/expected.bin", name);
     CHECK_OK(t, os_read_file(path, 1 << 20, &f->file, &err), err);
@@ -80,7 +80,7 @@ static bool read_expected(test *t, fixture *f, const char *name)
 
 static bool open_case(test *t, fixture *f, const char *name)
 {
-    char path[512];
+    char path[5000];
     om_err err = {0};
     *f = (fixture){0};
     kern_init(&f->k, 0);
@@ -168,7 +168,7 @@ static void from_gguf(test *t)
         fixture f;
         llm_model *g = NULL;
         om_err err = {0};
-        char path[512];
+        char path[5000];
         snprintf(path, sizeof(path), "%s/%s.gguf", test_temp_dir(), cases[i]);
         if (open_case(t, &f, cases[i])) {
             CHECK_OK(t, llm_write_gguf(f.m, path, DTYPE_F32, NULL, NULL, &err), err);
@@ -274,7 +274,7 @@ static void other_types(test *t)
         if (!open_case(t, &f, cases[i]))
             continue;
         for (size_t j = 0; j < countof(types); j++) {
-            char path[512];
+            char path[5000];
             llm_model *g = NULL;
             llm_session *s = NULL;
             snprintf(path, sizeof(path), "%s/%s-%zu.gguf", test_temp_dir(), cases[i], j);
