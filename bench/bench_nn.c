@@ -1,8 +1,7 @@
 /* bench_nn.c - one training step on random weights, beside the figures of a peer.
  *
  *     bench_nn [lora|full|lora05b] [--threads N] [--steps N] [--batch N] [--length N]
- * [--profile]
- *              [--type F32|F16|Q8_0|Q4_0] [--quant] [--recompute]
+ *              [--type F32|F16|Q8_0|Q4_0] [--quant] [--full-f32] [--recompute]
  *
  *     lora     768 wide, 12 layers, FFN 2048, vocabulary 32,000; rank 8 on q and v; AdamW
  *     lora05b  896 wide, 24 layers, 14 heads over 2, FFN 4864, vocabulary 151,936; the same
@@ -10,7 +9,8 @@
  *
  * The head is tied to the embedding, as in torch_train.py.  The weights of `lora` are of
  * --type, as a mapped file's would be; --quant multiplies them in integers in the forward.
- * Prints the median step, tokens/s, the planned block and peak resident memory. */
+ * F32 products are of the trainer's precision, GEMM_FAST, unless --full-f32.  Prints the
+ * median step, tokens/s, the planned block and peak resident memory. */
 #include "nn/nn.h"
 
 #include <math.h>
@@ -212,7 +212,7 @@ static int by_value(const void *a, const void *b)
 
 typedef struct {
     int threads, steps;
-    bool quant;
+    bool quant, full_f32;
 } options;
 
 static int run(model *m, const options *o)
@@ -233,6 +233,7 @@ static int run(model *m, const options *o)
         return 1;
     }
     c->quant_train = o->quant;
+    c->precision = o->full_f32 ? GEMM_F32 : GEMM_FAST; /* the trainer's choice is fast */
     param_defaults(adamw->params, params);
     for (int i = 0; i < o->steps; i++) {
         uint64_t start = os_now_ns();
@@ -303,6 +304,8 @@ int main(int argc, char **argv)
             m.type = dtype_find(str_of(v)), i++;
         else if (!strcmp(a, "--quant"))
             o.quant = true;
+        else if (!strcmp(a, "--full-f32"))
+            o.full_f32 = true;
         else if (!strcmp(a, "--recompute"))
             m.recompute = true;
     }
