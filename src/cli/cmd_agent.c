@@ -71,6 +71,7 @@ const command command_agent = {
         "Asks the coordinator for work, trains on --data, sends the update.  Survives "
         "lost\n"
         "connections and being killed: started again with the same folder it goes on.\n\n"
-        "  octomil agent --server http://127.0.0.1:8000 --name phone-1 --dir phone-1\n",
+        "  octomil agent --server http://127.0.0.1:8000 --name phone-1 --dir phone-1 \\\n"
+        "      --data messages.txt\n",
     .run = run,
 };

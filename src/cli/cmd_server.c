@@ -377,6 +377,6 @@ const command command_server = {
         "Waits for devices (octomil agent), hands them rounds, folds their updates into "
         "the\nmodel.  It may be killed at any moment: started again with the same "
         "folder it goes on\nwhere it was, and the final model is the same.\n\n"
-        "  octomil server --dir run1 --listen 127.0.0.1:8000 --clients 8 --rounds 20\n",
+        "  octomil server --config keyboard.yaml --dir run1 --listen 127.0.0.1:8000\n",
     .run = run,
 };

@@ -392,6 +392,6 @@ const command command_simulate = {
     .options = options,
     .details =
         "The same seed gives the same model, bit for bit, for any --threads.\n"
-        "    octomil init digits --kind mlp && octomil simulate digits.yaml --out runs\n",
+        "    octomil init bowl --kind quadratic && octomil simulate bowl.yaml --out runs\n",
     .run = run,
 };

@@ -115,5 +115,8 @@ om_status config_read(const char *path, config *out, om_err *err);
 om_status config_set(config *c, str key, str value, om_err *err);
 /* The configuration as a commented YAML file that config_parse reads back. */
 om_status config_print(const config *c, buf *out);
+/* v with as few digits as read back to the same number; the index-th of "a|b|c". */
+om_status config_put_number(buf *out, double v);
+om_status config_put_choice(buf *out, const char *choices, int index);
 
 #endif

@@ -39,8 +39,7 @@ static om_status put_list(buf *out, const char *v)
     return buf_u8(out, ']');
 }
 
-/* As few digits as read back to the same number. */
-static om_status put_number(buf *out, double v)
+om_status config_put_number(buf *out, double v)
 {
     char text[40];
     double back = 0;
@@ -52,7 +51,7 @@ static om_status put_number(buf *out, double v)
     return buf_str(out, str_of(text));
 }
 
-static om_status put_choice(buf *out, const char *choices, int index)
+om_status config_put_choice(buf *out, const char *choices, int index)
 {
     const char *s = choices;
     for (; index > 0; index--)
@@ -72,9 +71,9 @@ static om_status put_value(const config *c, const config_row *row, buf *out)
     case CONFIG_IS_COUNT:
         return buf_fmt(out, "%llu", (unsigned long long)*(const uint64_t *)v);
     case CONFIG_IS_NUMBER:
-        return put_number(out, *(const double *)v);
+        return config_put_number(out, *(const double *)v);
     case CONFIG_IS_CHOICE:
-        return put_choice(out, row->choices, *(const int *)v);
+        return config_put_choice(out, row->choices, *(const int *)v);
     case CONFIG_IS_ABSENT:
         return buf_str(out, STR("none"));
     }
@@ -128,9 +127,9 @@ static om_status put_named(const char *section, const char *name, const char *su
     for (size_t i = 0; table && table[i].name; i++) {
         TRY(buf_fmt(out, "  %s: ", table[i].name));
         if (table[i].choices)
-            TRY(put_choice(out, table[i].choices, (int)p[i]));
+            TRY(config_put_choice(out, table[i].choices, (int)p[i]));
         else
-            TRY(put_number(out, p[i]));
+            TRY(config_put_number(out, p[i]));
         TRY(buf_fmt(out, "  # %s%s%s\n", table[i].choices ? table[i].choices : "",
                     table[i].choices ? ": " : "", table[i].help));
     }

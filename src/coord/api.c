@@ -587,3 +587,14 @@ const http_route api_routes[] = {
      end_upload},
     {HTTP_GET, NULL, 0, 0, NULL, NULL, NULL, NULL, NULL},
 };
+
+bool coord_route_at(size_t i, coord_route *out)
+{
+    static const char *const method[HTTP_METHODS] = {"GET", "POST", "PUT", "DELETE"};
+    static const char *const token[] = {"none", "the run's", "the device's"};
+    if (i + 1 >= countof(api_routes))
+        return false;
+    const http_route *r = &api_routes[i];
+    *out = (coord_route){method[r->method], r->path, token[r->auth], r->summary};
+    return true;
+}

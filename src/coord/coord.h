@@ -54,4 +54,10 @@ om_status coord_model(coord *c, float *x, om_err *err); /* (dim), newest version
 /* A JSON object: phase, round, participants, history. */
 om_status coord_status(coord *c, buf *out, om_err *err);
 
+/* The i-th HTTP route, for the reference; false past the last. */
+typedef struct {
+    const char *method, *path, *token, *summary;
+} coord_route;
+bool coord_route_at(size_t i, coord_route *out);
+
 #endif

@@ -57,7 +57,7 @@ if [ -r "$stories.gguf" ]; then
     check converted_runs says '[a-z]' "$octomil" run "$work/s.gguf" "One day" -n 10
     check eval_keys says '"tokens_per_second":.*"peak_rss_bytes":' "$octomil" eval "$work/s.gguf" --text "$work/text" --json
 
-    sed -n '/^```c$/,/^```$/p' "$here/docs/library.md" | sed '/^```/d' >"$work/program.c"
+    sed -n '/^```c$/,/^```$/p; /^## Training/q' "$here/docs/library.md" | sed '/^```/d' >"$work/program.c"
     program() {
         cmake --install "$build" --prefix "$work/prefix" >/dev/null &&
             lib=$(dirname "$(find "$work/prefix" -name liboctomil.so | head -n 1)") &&
