@@ -292,6 +292,11 @@ static om_status inspect_model(listing *l, const char *path, om_err *err)
     return finish(l, err);
 }
 
+static om_status of_file(om_status s, const char *path, om_err *err)
+{
+    return s == OM_OK ? s : fail_in(err, s, path);
+}
+
 static om_status run(cli *c, om_err *err)
 {
     listing l = {.c = c};
@@ -302,9 +307,9 @@ static om_status run(cli *c, om_err *err)
     TRY(os_map_open(path, &map, err));
     om_status s;
     if (map.n >= 4 && memcmp(map.p, "GGUF", 4) == 0)
-        s = inspect_gguf(&l, &map, err);
+        s = of_file(inspect_gguf(&l, &map, err), path, err);
     else if (str_ends(str_of(path), ".safetensors"))
-        s = inspect_safetensors(&l, &map, err);
+        s = of_file(inspect_safetensors(&l, &map, err), path, err);
     else
         s = inspect_model(&l, path, err);
     os_map_close(&map);

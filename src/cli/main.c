@@ -114,8 +114,10 @@ int main(int argc, char **argv)
         }
     }
     cli_flush(&c);
-    if (ferror(stdout))
-        status = status ? status : 1; /* a full disk behind standard output */
+    if (ferror(stdout) && status == 0) {
+        fprintf(stderr, "octomil: standard output cannot be written; is its disk full?\n");
+        status = 1;
+    }
     pool_close(c.pool);
     buf_free(&c.out);
     mem_free(p);

@@ -100,10 +100,18 @@ static om_status read_magic(const char *path, uint8_t magic[4], om_err *err)
 {
     os_map map;
     TRY(os_map_open(path, &map, err));
+    size_t n = map.n;
     memset(magic, 0, 4);
-    if (map.n)
-        memcpy(magic, map.p, size_min(map.n, 4));
+    if (n)
+        memcpy(magic, map.p, size_min(n, 4));
     os_map_close(&map);
+    if (n == 0)
+        return fail(err, OM_EFORMAT, "model: '%s' is empty; bring a whole model file", path);
+    if (str_ends(str_of(path), ".gguf") && memcmp(magic, "GGUF", 4) != 0)
+        return fail(err, OM_EFORMAT,
+                    "model: '%s' does not begin with the bytes GGUF: it is another kind of "
+                    "file, or damaged; fetch it again",
+                    path);
     return OM_OK;
 }
 

@@ -12,26 +12,26 @@ trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM
 
 check() {
-    name=$1
+    of_check=$1
     shift
     if "$@" >"$work/log" 2>&1; then
         passed=$((passed + 1))
     else
-        echo "FAIL $name: exit $? from: $*"
+        echo "FAIL $of_check: exit $? from: $*"
         tail -n 20 "$work/log"
         failed=$((failed + 1))
     fi
 }
 
 refuse() {
-    name=$1 want=$2 pattern=$3
+    of_check=$1 want=$2 pattern=$3
     shift 3
     "$@" >"$work/log" 2>&1
     got=$?
     if [ "$got" -eq "$want" ] && grep -q -- "$pattern" "$work/log"; then
         passed=$((passed + 1))
     else
-        echo "FAIL $name: exit $got (wanted $want and '$pattern') from: $*"
+        echo "FAIL $of_check: exit $got (wanted $want and '$pattern') from: $*"
         tail -n 5 "$work/log"
         failed=$((failed + 1))
     fi
