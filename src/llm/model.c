@@ -83,13 +83,14 @@ om_status llm_tokenize(const llm_model *m, str text, int32_t **ids, size_t *n, o
         *ids = mem_array(cap, sizeof(**ids));
         if (!*ids)
             return fail(err, OM_ENOMEM, "model: no memory for %zu tokens", cap);
-        om_status s = tokenizer_encode(m->tok, text, true, false, *ids, cap, n, err);
+        om_err why = {0}; /* a try that is too short is no failure of the call */
+        om_status s = tokenizer_encode(m->tok, text, true, false, *ids, cap, n, &why);
         if (s == OM_OK)
             return s;
         mem_free(*ids);
         *ids = NULL;
         if (*n <= cap)
-            return s;
+            return fail(err, s, "%s", why.msg);
         cap = *n;
     }
 }
