@@ -117,7 +117,8 @@ void cli_print(cli *c, const char *fmt, ...)
 
 void cli_flush(cli *c)
 {
-    fwrite(c->out.data, 1, c->out.len, stdout);
+    if (c->out.len) /* before the first byte there is no data to point at */
+        fwrite(c->out.data, 1, c->out.len, stdout);
     fflush(stdout);
     c->out.len = 0;
 }

@@ -8,6 +8,8 @@ build=$(cd "$(dirname "$octomil")" && pwd) # scripts work in another folder
 octomil=$build/$(basename "$octomil")
 work=$(mktemp -d /tmp/octomil-e2e-XXXXXX)
 data=${OCTOMIL_TEST_DATA:-$here/../shared/data}
+# What outside programs need to run with a library built for a sanitizer.
+sanitize=$(sed -n 's/^OM_SANITIZE:[^=]*=\(..*\)/-fsanitize=\1/p' "$build/CMakeCache.txt")
 trap 'kill $(jobs -p) 2>/dev/null; rm -rf "$work"' EXIT
 trap 'exit 1' INT TERM
 

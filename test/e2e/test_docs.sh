@@ -143,7 +143,7 @@ sed -n '/^## Training/,$p' "$here/docs/library.md" | sed -n '/^```c$/,/^```$/p' 
 trains() {
     cmake --install "$build" --prefix "$work/prefix" >/dev/null || return 1
     lib=$(dirname "$(find "$work/prefix" -name liboctomil.so | head -n 1)")
-    cc -std=c99 -Wall -Wextra -o train train.c -I"$work/prefix/include" -L"$lib" -loctomil &&
+    cc $sanitize -std=c99 -Wall -Wextra -o train train.c -I"$work/prefix/include" -L"$lib" -loctomil &&
         LD_LIBRARY_PATH=$lib ./train model.gguf "$(head -c 2000 notes.txt)" adapter >"$work/out" &&
         awk '/^perplexity/ && $4 + 0 < $2 + 0 {n++} END {exit n != 1}' "$work/out"
 }

@@ -24,9 +24,9 @@ check exports_so only_om -D --defined-only "$lib/liboctomil.so"
 
 export PKG_CONFIG_PATH="$lib/pkgconfig"
 pkg() { pkg-config --define-variable=prefix="$prefix" "$@" octomil; }
-shared() { cc -o "$work/shared" "$work/outside.c" $(pkg --cflags) -L"$lib" $(pkg --libs) && LD_LIBRARY_PATH=$lib "$work/shared"; }
+shared() { cc $sanitize -o "$work/shared" "$work/outside.c" $(pkg --cflags) -L"$lib" $(pkg --libs) && LD_LIBRARY_PATH=$lib "$work/shared"; }
 check pkg_config shared
-static() { cc -o "$work/static" "$work/outside.c" $(pkg --cflags) "$lib/liboctomil.a" -lm -pthread && "$work/static"; }
+static() { cc $sanitize -o "$work/static" "$work/outside.c" $(pkg --cflags) "$lib/liboctomil.a" -lm -pthread && "$work/static"; }
 [ -f "$lib/liboctomil.a" ] && check static_link static
 
 mkdir -p "$work/cm"
@@ -38,7 +38,7 @@ add_executable(outside ../outside.c)
 target_link_libraries(outside octomil::octomil)
 C
 with_cmake() {
-    cmake -S "$work/cm" -B "$work/cm/b" -DCMAKE_PREFIX_PATH="$prefix" &&
+    cmake -S "$work/cm" -B "$work/cm/b" -DCMAKE_PREFIX_PATH="$prefix" -DCMAKE_C_FLAGS="$sanitize" &&
         cmake --build "$work/cm/b" && LD_LIBRARY_PATH=$lib "$work/cm/b/outside"
 }
 check cmake_package with_cmake

@@ -61,7 +61,7 @@ if [ -r "$stories.gguf" ]; then
     program() {
         cmake --install "$build" --prefix "$work/prefix" >/dev/null &&
             lib=$(dirname "$(find "$work/prefix" -name liboctomil.so | head -n 1)") &&
-            cc -std=c99 -Wall -Wextra -o "$work/program" "$work/program.c" -I"$work/prefix/include" -L"$lib" -loctomil &&
+            cc $sanitize -std=c99 -Wall -Wextra -o "$work/program" "$work/program.c" -I"$work/prefix/include" -L"$lib" -loctomil &&
             LD_LIBRARY_PATH=$lib "$work/program" "$stories.gguf" "Once upon a time" >"$work/out" &&
             grep -q "little girl named Lily" "$work/out" && grep -q "^64 tokens" "$work/out"
     }
