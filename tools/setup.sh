@@ -2,7 +2,35 @@
 # Install what a fresh Debian machine lacks.  Asks apt only for what is missing.
 #     tools/setup.sh build        to build and run (make, make demo, make test)
 #     tools/setup.sh check        also sanitizers, lint, aarch64, fuzzing
+#     tools/setup.sh cross        libcurl for aarch64 under build/sysroot-aarch64
 set -e
+cd "$(dirname "$0")/.."
+
+# The packages are fetched and unpacked into a folder of their own; neither the packages
+# nor the architectures of this machine change, and root is not needed.
+cross() {
+    root=$PWD/build/sysroot-aarch64
+    [ ! -e "$root/complete" ] || return 0
+    command -v apt-get >/dev/null && command -v dpkg-deb >/dev/null ||
+        { echo "tools/setup.sh cross: needs Debian's apt-get and dpkg-deb" >&2; return 1; }
+    rm -rf "$root"
+    apt=$root/apt
+    mkdir -p "$apt/lists/partial" "$apt/archives/partial"
+    arm() {
+        apt-get -qq -y -o APT::Architecture=arm64 -o APT::Architectures::=arm64 \
+            -o Dir::State::status=/dev/null -o Dir::State::lists="$apt/lists" \
+            -o Dir::Cache="$apt" -o Debug::NoLocking=1 "$@"
+    }
+    echo "fetching libcurl for aarch64"
+    arm update
+    arm --no-install-recommends --download-only install libcurl4-openssl-dev
+    for package in "$apt"/archives/*.deb; do
+        dpkg-deb -x "$package" "$root"
+    done
+    rm -rf "$apt"
+    touch "$root/complete"
+}
+
 build="gcc libc6-dev cmake ninja-build pkg-config libcurl4-openssl-dev libmicrohttpd-dev
        libsqlite3-dev libyaml-dev curl"
 check="clang libclang-rt-14-dev clang-format gcc-aarch64-linux-gnu libc6-dev-arm64-cross
@@ -10,7 +38,8 @@ check="clang libclang-rt-14-dev clang-format gcc-aarch64-linux-gnu libc6-dev-arm
 case ${1:-build} in
 build) want=$build ;;
 check) want="$build $check" ;;
-*) echo "usage: tools/setup.sh build|check" >&2; exit 2 ;;
+cross) cross; exit ;;
+*) echo "usage: tools/setup.sh build|check|cross" >&2; exit 2 ;;
 esac
 missing=
 for package in $want; do

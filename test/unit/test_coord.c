@@ -49,7 +49,8 @@ static void scene_open(scene *s, const char *name)
                             .keep_versions = 2,
                             .k = &s->k};
     for (int i = 0; i < CLIENTS; i++) {
-        snprintf(s->agent_dir[i], sizeof(s->agent_dir[i]), "%s-%s", s->dir, names[i]);
+        snprintf(s->agent_dir[i], sizeof(s->agent_dir[i]), "%s/%s-%s", test_temp_dir(), name,
+                 names[i]);
         s->agent[i] = (agent_config){.server = s->url, .name = names[i],
                                      .dir = s->agent_dir[i], .k = &s->k, .backoff_ms = 10,
                                      .backoff_max_ms = 100, .cancel = &s->cancel};
