@@ -9,7 +9,11 @@
  * Each user has friends, a home town's places, a job, food, sports, a way to greet, to
  * sign off and to tell the time, drawn once from the user's number; most words of a
  * message are then predictable to someone who knows the user, and to nobody else.  That
- * is what a federation can learn without reading anybody's messages: a natural split. */
+ * is what a federation can learn without reading anybody's messages: a natural split.
+ *
+ * Users from number 1000 live in another town: their names, places, food, sports and jobs
+ * come from the other half of the tables.  The shipped model has only met users below
+ * 1000, so the demo's devices teach it a town it has never been to. */
 #include "base/base.h"
 #include "os/os.h"
 
@@ -72,16 +76,21 @@ static const char *draw(rng *r, const char *const *list, size_t n)
 }
 #define DRAW(r, list) draw((r), (list), countof(list))
 
+/* The first half of a table is one town's words, the second half the other's. */
+enum { OTHER_TOWN = 1000 };
+#define TOWN(r, list, id) \
+    draw((r), (list) + ((id) >= OTHER_TOWN ? countof(list) / 2 : 0), countof(list) / 2)
+
 static user make_user(uint64_t seed, uint32_t id)
 {
     rng r = rng_for(seed, 0, id, 1);
-    user u = {.self = DRAW(&r, names), .sport = DRAW(&r, sports), .job = DRAW(&r, jobs),
-              .greet = DRAW(&r, greets), .end = DRAW(&r, ends)};
+    user u = {.self = TOWN(&r, names, id), .sport = TOWN(&r, sports, id),
+              .job = TOWN(&r, jobs, id), .greet = DRAW(&r, greets), .end = DRAW(&r, ends)};
     for (int i = 0; i < 3; i++)
-        u.friend[i] = DRAW(&r, names);
+        u.friend[i] = TOWN(&r, names, id);
     for (int i = 0; i < 2; i++) {
-        u.place[i] = DRAW(&r, places);
-        u.food[i] = DRAW(&r, foods);
+        u.place[i] = TOWN(&r, places, id);
+        u.food[i] = TOWN(&r, foods, id);
         u.time[i] = DRAW(&r, times);
         u.mood[i] = DRAW(&r, moods);
     }

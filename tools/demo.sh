@@ -1,6 +1,6 @@
 #!/bin/sh
-# The demo on its own model and texts: eight users of a keyboard, each with private
-# messages.  Further arguments go to `octomil demo`; with --model and --data it runs on
+# The demo on its own model and texts: eight users of a keyboard in a town the model
+# has never been to, each with private messages.  Further arguments go to `octomil demo`; with --model and --data it runs on
 # yours.     tools/demo.sh PATH_OF_OCTOMIL [ARGUMENT...]
 octomil=$1
 shift

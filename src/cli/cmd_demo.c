@@ -37,8 +37,16 @@ static om_status path_in(const demo *d, char out[PATH], const char *name, om_err
 static om_status device_path(const demo *d, char out[PATH], uint32_t i, const char *suffix,
                              om_err *err)
 {
+    char name[64]; /* two digits: their order by name is their order by number */
+    snprintf(name, sizeof(name), "devices/%02u%s", (unsigned)i, suffix);
+    return path_in(d, out, name, err);
+}
+
+static om_status text_path(const demo *d, char out[PATH], uint32_t i, const char *folder,
+                           om_err *err)
+{
     char name[64];
-    snprintf(name, sizeof(name), "device-%u%s", (unsigned)i, suffix);
+    snprintf(name, sizeof(name), "%s/%02u.txt", folder, (unsigned)i);
     return path_in(d, out, name, err);
 }
 
@@ -78,11 +86,11 @@ static om_status split_text(demo *d, uint32_t i, buf *all_held_out, om_err *err)
                     d->source[i]);
     }
     size_t at = held_out_from(&text);
-    om_status s = device_path(d, path, i, ".txt", err);
+    om_status s = text_path(d, path, i, "texts", err);
     if (s == OM_OK)
         s = os_write_file_atomic(path, text.data, at, err);
     if (s == OM_OK)
-        s = device_path(d, path, i, ".heldout.txt", err);
+        s = text_path(d, path, i, "heldout", err);
     if (s == OM_OK)
         s = os_write_file_atomic(path, text.data + at, text.len - at, err);
     if (s == OM_OK && buf_put(all_held_out, text.data + at, text.len - at) != OM_OK)
@@ -163,7 +171,7 @@ static om_status measure(demo *d, const char *adapter, double *each, double *all
     TRY(om_model_open(d->model, NULL, &m, err));
     om_status s = adapter ? om_adapter_open(m, adapter, &a, err) : OM_OK;
     for (uint32_t i = 0; i < d->r.devices && s == OM_OK; i++) {
-        s = device_path(d, path, i, ".heldout.txt", err);
+        s = text_path(d, path, i, "heldout", err);
         if (s == OM_OK)
             s = perplexity_of(d, m, path, &each[i], err);
     }
@@ -202,6 +210,7 @@ static om_status write_config(demo *d, char path[PATH], om_err *err)
     TRY(config_set(&k, STR("cohort.size"), str_of(count), err));
     TRY(config_set(&k, STR("model.path"), str_of(model), err));
     TRY(path_in(d, path, "heldout.txt", err));
+    TRY(config_set(&k, STR("data.path"), STR("texts"), err));
     TRY(config_set(&k, STR("data.test_path"), STR("heldout.txt"), err));
     TRY(path_in(d, path, "run.yaml", err));
     om_status s = config_print(&k, &text);
@@ -219,9 +228,14 @@ static om_status start_server(demo *d, om_err *err)
     TRY(path_in(d, dir, "server", err));
     TRY(path_in(d, adapter, "adapter", err));
     TRY(path_in(d, log, "server.log", err));
-    const char *argv[] = {d->exe, "server", "--config", config_path, "--dir", dir, "--listen",
-                          "127.0.0.1:0", "--retry", "50", "--out", adapter, "--json", "--quiet",
-                          "--linger", "1000", NULL};
+    const char *argv[32 + 2 * DEMO_DEVICES] = {
+        d->exe,  "server", "--config", config_path, "--dir",    dir,        "--listen", "127.0.0.1:0",
+        "--out", adapter,  "--retry",  "50",        "--linger", "1000",     "--json",   "--quiet"};
+    size_t n = 16;
+    for (uint32_t i = 0; i < d->r.devices; i++) { /* in order: client i has text i */
+        argv[n++] = "--device";
+        argv[n++] = d->r.name[i];
+    }
     TRY(os_spawn(argv, log, &d->server, err));
     if (os_child_line(&d->server, line, sizeof(line), 20000, err) != OM_OK)
         return fail(err, OM_EIO, "the coordinator did not start; '%s' says why", log);
@@ -236,7 +250,7 @@ static om_status start_agents(demo *d, om_err *err)
 {
     for (uint32_t i = 0; i < d->r.devices; i++) {
         char data[PATH], dir[PATH], log[PATH];
-        TRY(device_path(d, data, i, ".txt", err));
+        TRY(text_path(d, data, i, "texts", err));
         TRY(device_path(d, dir, i, ".cache", err));
         TRY(device_path(d, log, i, ".log", err));
         const char *argv[] = {d->exe, "agent", "--server", d->url, "--name", d->r.name[i],
@@ -292,7 +306,8 @@ static om_status watch(demo *d, om_err *err)
         json_close(&doc);
     }
     for (int i = 0; i < 600 && !os_child_ended(&d->server, &status); i++)
-        os_child_line(&d->server, line, sizeof(line), 100, err); /* its closing words */
+        if (os_child_line(&d->server, line, sizeof(line), 50, err) == OM_ENOTFOUND)
+            os_sleep_ms(50); /* it has said its closing words and is about to end */
     return status == 0 ? OM_OK
                        : fail(err, OM_EIO, "the coordinator failed at the end; %s/server.log "
                                            "says why", d->out);
@@ -338,6 +353,14 @@ static void print_results(demo *d)
                  "%s/index.html\n", r->rounds, r->devices, r->seconds, d->out);
 }
 
+static uint64_t sum(const uint64_t *x, uint32_t n)
+{
+    uint64_t total = 0;
+    for (uint32_t i = 0; i < n; i++)
+        total += x[i];
+    return total;
+}
+
 static void print_json(demo *d)
 {
     demo_results *r = &d->r;
@@ -348,6 +371,8 @@ static void print_json(demo *d)
     json_put_f64(&o, "seconds", r->seconds);
     json_put_f64(&o, "perplexity_before", r->all_before);
     json_put_f64(&o, "perplexity_after", r->all_after);
+    json_put_u64(&o, "bytes_up", sum(r->bytes_up, r->rounds));
+    json_put_u64(&o, "bytes_down", sum(r->bytes_down, r->rounds));
     json_open_array(&o, "device");
     for (uint32_t i = 0; i < r->devices; i++) {
         json_open_object(&o, NULL);
@@ -395,6 +420,11 @@ static om_status prepare(demo *d, om_err *err)
         return fail(err, OM_EEXIST, "'%s' holds an earlier demo; give --out another folder or "
                                     "remove it", d->out);
     TRY(os_file_size(d->model, &d->r.model_bytes, err));
+    static const char *const folders[] = {"texts", "heldout", "devices"};
+    for (size_t i = 0; i < countof(folders); i++) {
+        TRY(path_in(d, server, folders[i], err));
+        TRY(os_mkdirs(server, err));
+    }
     TRY(split_texts(d, err));
     d->r.model = d->model;
     snprintf(d->r.prompt, sizeof(d->r.prompt), "%s", prompt);
@@ -470,5 +500,7 @@ const command command_demo = {
     .summary = "device processes improve a language model together, here and now",
     .operands = "", .options = options, .run = run,
     .details = "'make demo' runs it on the model and the texts that come with octomil.  With\n"
-               "your own: octomil demo --model model.gguf --data texts --out my-demo\n",
+               "your own: octomil demo --model model.gguf --data texts --out my-demo\n"
+               "The same run in one process, to the same bits:\n"
+               "octomil simulate my-demo/run.yaml --out again\n",
 };

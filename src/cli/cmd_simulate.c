@@ -5,6 +5,7 @@
  * the same bits. */
 #include "cli/cli.h"
 #include "cli/plot.h"
+#include "cli/federated.h"
 #include "cli/problem.h"
 
 #include <math.h>
@@ -229,6 +230,11 @@ static om_status simulate(job *j, om_err *err)
     if (!j->out)
         return OM_OK;
     TRY(save(j, err));
+    if (j->conf.model.kind == CONFIG_LLM) {
+        char dir[PATH_BYTES];
+        TRY(path_in(j, "adapter", dir, err));
+        TRY(federated_llm_save(j->c, &j->conf, sim_model(j->sim), dir, err));
+    }
     return write_curve(j, err);
 }
 

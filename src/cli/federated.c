@@ -2,6 +2,7 @@
 #include "cli/federated.h"
 
 #include "cli/text_data.h"
+#include "fl/local.h"
 
 static om_status hash_base(const char *path, json_out *o, uint8_t sha[32], om_err *err)
 {
@@ -16,13 +17,10 @@ static om_status hash_base(const char *path, json_out *o, uint8_t sha[32], om_er
     return OM_OK;
 }
 
-static uint64_t local_batch(const config *k)
+uint32_t federated_batch(const config *k)
 {
-    const param *row = k->recipe.algo->params;
-    for (size_t i = 0; row && row[i].name; i++)
-        if (strcmp(row[i].name, "batch") == 0 && k->recipe.p[i] >= 1)
-            return (uint64_t)k->recipe.p[i];
-    return 4;
+    double batch = k->recipe.p[LOCAL_BATCH];
+    return batch >= 1 ? (uint32_t)batch : 8;
 }
 
 om_status federated_llm_task(const config *k, json_out *o, uint8_t sha[32], om_err *err)
@@ -37,7 +35,7 @@ om_status federated_llm_task(const config *k, json_out *o, uint8_t sha[32], om_e
         json_put_f64(o, "alpha", k->model.lora_alpha);
     json_put_str(o, "target_modules", str_of(k->model.target_modules));
     json_put_u64(o, "seq_len", k->data.seq_len);
-    json_put_u64(o, "batch", local_batch(k));
+    json_put_u64(o, "batch", federated_batch(k));
     memset(sha, 0, 32);
     return os_is_dir(k->model.path) ? OM_OK : hash_base(k->model.path, o, sha, err);
 }

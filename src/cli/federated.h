@@ -7,6 +7,8 @@
 #include "cli/config.h"
 #include "fl/oracle/llm.h"
 
+/* Windows that go through the model at once: the same in every driver, for equal bits. */
+uint32_t federated_batch(const config *k);
 /* The task's JSON members for kind "llm", the base's hash among them. */
 om_status federated_llm_task(const config *k, json_out *o, uint8_t sha[32], om_err *err);
 

@@ -3,8 +3,8 @@
  * data.path is a folder, one text file a client (its name order is the clients' order),
  * or one file, cut in equal runs for `clients` clients.  The score is the mean negative
  * log-likelihood of a token of data.test_path; without one, of the first client's text. */
+#include "cli/federated.h"
 #include "cli/problem_llm.h"
-#include "fl/local.h"
 #include "fl/oracle/llm.h"
 
 #include <stdio.h>
@@ -37,20 +37,13 @@ static om_status read_tokens(llm_problem *p, const char *path, int32_t **ids, si
     om_status s = m.n > MOST_TEXT_BYTES
                       ? fail(err, OM_ELIMIT, "'%s' is larger than 1 GB", path)
                       : OM_OK;
-    int32_t *block = s == OM_OK ? mem_array(m.n + 8, sizeof(int32_t)) : NULL;
-    if (s == OM_OK && !block)
-        s = fail(err, OM_ENOMEM, "no memory for the tokens of '%s'", path);
     if (s == OM_OK)
-        s = tokenizer_encode(p->base->tok, (str){(const char *)m.p, m.n}, false, false,
-                             block, m.n + 8, n, err);
-    if (s == OM_OK && *n < SHORTEST)
-        s = fail(err, OM_EARG, "'%s' has %zu tokens, too few to learn from", path, *n);
+        s = llm_tokenize(p->base, (str){(const char *)m.p, m.n}, ids, n, err);
     os_map_close(&m);
-    if (s != OM_OK) {
-        mem_free(block);
-        return s;
-    }
-    p->ids[p->n_ids++] = *ids = block;
+    TRY(s);
+    p->ids[p->n_ids++] = *ids;
+    if (*n < SHORTEST)
+        return fail(err, OM_EARG, "'%s' has %zu tokens, too few to learn from", path, *n);
     return OM_OK;
 }
 
@@ -123,11 +116,10 @@ static om_status open_workers(llm_problem *p, om_err *err)
                         .alpha = (float)c->model.lora_alpha,
                         .target_modules = c->model.target_modules,
                         .seed = c->seed};
-    double batch = c->recipe.p[LOCAL_BATCH];
     oracle_llm_config oc = {.base = p->base,
                             .lora = c->model.adaptation == CONFIG_LORA ? &lora : NULL,
                             .seq_len = (uint32_t)c->data.seq_len,
-                            .batch = batch >= 1 ? (uint32_t)batch : 8,
+                            .batch = federated_batch(c),
                             .k = p->k,
                             .cancel = p->cancel};
     p->worker = mem_array((size_t)p->threads, sizeof(*p->worker));
