@@ -12,8 +12,8 @@
  * is what a federation can learn without reading anybody's messages: a natural split.
  *
  * Users from number 1000 live in another town: their names, places, food, sports and jobs
- * come from the other half of the tables.  The shipped model has only met users below
- * 1000, so the demo's devices teach it a town it has never been to. */
+ * come from the other half of the tables.  The shipped model has met users below 1000 only,
+ * so the demo's devices teach it a town it hardly knows. */
 #include "base/base.h"
 #include "os/os.h"
 
@@ -76,10 +76,17 @@ static const char *draw(rng *r, const char *const *list, size_t n)
 }
 #define DRAW(r, list) draw((r), (list), countof(list))
 
-/* The first half of a table is one town's words, the second half the other's. */
+/* The first half of a table is one town's words, the second half the other's.  One word
+ * in fifty of the first town's users is a visitor's. */
 enum { OTHER_TOWN = 1000 };
-#define TOWN(r, list, id) \
-    draw((r), (list) + ((id) >= OTHER_TOWN ? countof(list) / 2 : 0), countof(list) / 2)
+
+static const char *draw_local(rng *r, const char *const *list, size_t n, uint32_t id)
+{
+    bool visitor = rng_below(r, 50) == 0;
+    bool other = id >= OTHER_TOWN || visitor;
+    return draw(r, list + (other ? n / 2 : 0), n / 2);
+}
+#define TOWN(r, list, id) draw_local((r), (list), countof(list), (id))
 
 static user make_user(uint64_t seed, uint32_t id)
 {
