@@ -500,7 +500,8 @@ const command command_demo = {
     .summary = "device processes improve a language model together, here and now",
     .operands = "", .options = options, .run = run,
     .details = "'make demo' runs it on the model and the texts that come with octomil.  With\n"
-               "your own: octomil demo --model model.gguf --data texts --out my-demo\n"
-               "The same run in one process, to the same bits:\n"
-               "octomil simulate my-demo/run.yaml --out again\n",
+               "your own, one text file a device; then once more in one process, which gives\n"
+               "the same bits:\n\n"
+               "  octomil demo --model model.gguf --data texts --out my-demo\n"
+               "  octomil simulate my-demo/run.yaml --out again\n",
 };

@@ -21,6 +21,7 @@ cp README.md text.txt
 echo "Once upon a time" >prompt.txt
 cp -r "$here/test/golden/arch/llama3" smollm-135m
 cp README.md messages.txt
+"$build/keyboard-text" 1000 1003 40 texts
 check model "$octomil" create model.gguf --text notes.txt --vocab 300 --dim 32 --layers 2 \
     --heads 2 --context 128
 cp model.gguf base.gguf
@@ -54,6 +55,7 @@ shape() {
 short() {
     case $1 in
     *"octomil train "*) echo "$1 --steps 3" ;;
+    *"octomil demo "*) echo "$1 --rounds 1 --local-steps 1" ;;
     *) echo "$1" ;;
     esac
 }
@@ -81,7 +83,7 @@ one_line() {
     make | "make "*) # the targets themselves are run by hand or by the checks they name
         target=$(echo "$1" | cut -d' ' -f2)
         case $target in
-        demo) why="has a test of its own" ;;
+        demo) why="test_demo.sh runs what it runs" ;;
         test | check | bench | fuzz) why="runs this test, or takes minutes" ;;
         install) why="test_install.sh does" ;;
         docs | lint | help | agent) why="a developer's tool" ;;
