@@ -4,7 +4,7 @@ B ?= build/release
 PREFIX ?= /usr/local
 
 all: setup ## build the program and the libraries (build/release)
-	@cmake --preset release $(if $(wildcard build/release/build.ninja),>/dev/null) && cmake --build build/release
+	@cmake --preset release $(if $(wildcard build/release/build.ninja),>/dev/null) && cmake --build build/release --target product
 
 setup:
 	@tools/setup.sh build

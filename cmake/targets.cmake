@@ -54,7 +54,7 @@ if(NOT OM_SANITIZE)
 endif()
 
 # ---- the program ----------------------------------------------------------------------
-if(OM_LIBS STREQUAL "all" AND EXISTS ${CMAKE_SOURCE_DIR}/src/base/json.c AND EXISTS ${CMAKE_SOURCE_DIR}/src/kern/kern.c)
+if(OM_LIBS STREQUAL "all")
   find_package(PkgConfig REQUIRED)
   pkg_check_modules(OM_DEPS REQUIRED IMPORTED_TARGET libcurl libmicrohttpd sqlite3 yaml-0.1)
   om_sources(program_sources net coord agent sim cli)
@@ -86,3 +86,11 @@ install(FILES ${CMAKE_BINARY_DIR}/octomil-config.cmake ${CMAKE_BINARY_DIR}/octom
 # ---- the demo's text -----------------------------------------------------------------
 add_executable(keyboard-text ${CMAKE_SOURCE_DIR}/demo/keyboard.c)
 target_link_libraries(keyboard-text PRIVATE om_core)
+
+# ---- what `make` builds: everything but tests and benches -----------------------------
+add_custom_target(product DEPENDS octomil_shared keyboard-text)
+foreach(part octomil octomil-agent octomil_static)
+  if(TARGET ${part})
+    add_dependencies(product ${part})
+  endif()
+endforeach()
