@@ -21,6 +21,7 @@ enum {
     OUT_N = 1024,
     OUT_K = 1024,
     OUT_M = 1008, /* about; rounded to whole panels of the core                */
+    LINE = 64,    /* of cache                                                  */
     SEG = 256,    /* columns of a packed B unpacked together: its longest block */
     SEG_K = 32,   /* rows of it per piece                                      */
     PIECE = 256,  /* k elements of a transposed packed B per piece              */
@@ -181,6 +182,20 @@ static bool pack_block(job *w, pool *p, bool with_a, bool with_b)
 
 /* ---- computing ---------------------------------------------------------------------- */
 
+/* What the tile (i,j) of an item should bring near: its share of the next panel of B, or
+ * after the last one its own panel of A for the next step of k. */
+static const char *soon(const job *w, size_t i, size_t nth, size_t j, size_t j1, size_t p)
+{
+    const gemm_core *c = w->core;
+    size_t k = size_min(c->kc, w->kb - p),
+           bytes = round_up(k, c->k_unit) * c->nr * c->b_unit;
+    size_t next = p + c->kc < w->kb ? p + c->kc : 0;
+    if (j + c->nr >= j1)
+        return a_panel(w, i / c->mr, next);
+    return b_panel(w, j / c->nr + 1, p) +
+           size_min(nth * k * LINE, bytes - size_min(bytes, k * LINE));
+}
+
 /* The tiles of one item for one step of k.  B's panel stays in the first-level cache
  * while A's pass by. */
 static void item_step(const job *w, size_t i0, size_t i1, size_t j0, size_t j1, size_t p)
@@ -193,7 +208,8 @@ static void item_step(const job *w, size_t i0, size_t i1, size_t j0, size_t j1, 
         for (size_t i = i0; i < i1; i += c->mr) {
             float *out = w->g->c + (w->i0 + i) * w->g->ldc + w->j0 + j;
             c->tile(k, a_panel(w, i / c->mr, p), b, out, w->g->ldc, size_min(c->mr, i1 - i),
-                    size_min(c->nr, j1 - j), w->g->alpha, beta);
+                    size_min(c->nr, j1 - j), w->g->alpha, beta,
+                    soon(w, i, (i - i0) / c->mr, j, j1, p));
         }
     }
 }

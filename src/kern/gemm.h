@@ -11,8 +11,9 @@
 #include "kern/kern.h"
 
 enum {
-    GEMM_ALIGN = 64,    /* of panels                                           */
-    GEMM_KC_UNIT = 256, /* kc divides or equals it: blocks of packed types stay whole */
+    GEMM_ALIGN = 64, /* of panels                                           */
+    GEMM_KC_UNIT =
+        256, /* kc divides it or is a multiple: blocks of packed types stay whole */
 };
 
 typedef struct gemm_core gemm_core;
@@ -27,9 +28,10 @@ struct gemm_core {
                    size_t k);
     bool (*pack_b)(void *dst, const float *src, size_t rs, size_t cs, size_t rows,
                    size_t k);
-    /* C (m,n) = beta C + alpha A B for one block of k; m <= mr, n <= nr. */
+    /* C (m,n) = beta C + alpha A B for one block of k; m <= mr, n <= nr.  `soon` is read
+     * by a later tile: a core may bring its first k cache lines near, and never more. */
     void (*tile)(size_t k, const void *a, const void *b, float *c, size_t ldc, size_t m,
-                 size_t n, float alpha, float beta);
+                 size_t n, float alpha, float beta, const char *soon);
     void (*begin)(void), (*end)(void); /* around a thread's tiles; may be NULL */
 };
 

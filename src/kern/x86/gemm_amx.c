@@ -23,7 +23,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { MR = 32, NR = 32, KU = 32, KC = 256, TILE = 1024, HALF = 16, MAX_PARTS = 3 };
+enum { MR = 32, NR = 32, KU = 32, KC = 512, TILE = 1024, HALF = 16, MAX_PARTS = 3 };
 enum { BF16_LARGEST = 0x7f7f0000 }; /* as f32 bits */
 
 /* ---- packing --------------------------------------------------------------------------
@@ -248,6 +248,27 @@ INLINE void zero_c(void)
     _tile_zero(3);
 }
 
+INLINE void load_c(const float *c, size_t ldc, bool tall, bool wide)
+{
+    _tile_loadd(0, c, ldc * 4);
+    if (wide)
+        _tile_loadd(1, c + 16, ldc * 4);
+    if (tall)
+        _tile_loadd(2, c + 16 * ldc, ldc * 4);
+    if (tall && wide)
+        _tile_loadd(3, c + 16 * ldc + 16, ldc * 4);
+}
+
+/* The same for a ragged tile, so that a row's sums start alike whatever m and n are. */
+INLINE void stage_c(float *sum, const float *c, size_t ldc, size_t m, size_t n, bool tall,
+                    bool wide)
+{
+    memset(sum, 0, MR * NR * sizeof(*sum));
+    for (size_t i = 0; i < m; i++)
+        memcpy(sum + i * NR, c + i * ldc, n * sizeof(*sum));
+    load_c(sum, NR, tall, wide);
+}
+
 INLINE void store_c(float *c, size_t ldc, bool tall, bool wide)
 {
     _tile_stored(0, c, ldc * 4);
@@ -260,10 +281,13 @@ INLINE void store_c(float *c, size_t ldc, bool tall, bool wide)
 }
 
 INLINE void steps(size_t k, const char *a, const char *b, size_t a_parts, size_t b_parts,
-                  bool tall, bool wide)
+                  bool tall, bool wide, const char *soon)
 {
-    for (size_t p = 0; p < k; p += KU, a += a_parts * 2 * TILE, b += b_parts * 2 * TILE)
+    for (size_t p = 0; p < k; p += KU, a += a_parts * 2 * TILE, b += b_parts * 2 * TILE) {
         step(a, b, a_parts, b_parts, tall, wide);
+        for (size_t line = p; line < size_min(k, p + KU); line++)
+            _mm_prefetch(soon + line * 64, _MM_HINT_T1);
+    }
 }
 
 /* From the sums of a ragged or scaled tile to C. */
@@ -283,50 +307,60 @@ static void merge(float *c, size_t ldc, const float *sum, size_t m, size_t n, fl
 }
 
 INLINE void tile(size_t k, const char *a, const char *b, float *c, size_t ldc, size_t m,
-                 size_t n, float alpha, float beta, size_t a_parts, size_t b_parts)
+                 size_t n, float alpha, float beta, const char *soon, size_t a_parts,
+                 size_t b_parts)
 {
     _Alignas(64) float sum[MR * NR];
     bool tall = m > HALF, wide = n > HALF;
-    bool direct = m % HALF == 0 && n % HALF == 0 && alpha == 1.0f && beta == 0.0f;
+    bool whole = m % HALF == 0 && n % HALF == 0;
+    bool add = alpha == 1.0f && beta == 1.0f;
+    for (size_t i = 0; i < m; i++) {
+        _mm_prefetch((const char *)(c + i * ldc), _MM_HINT_T0);
+        _mm_prefetch((const char *)(c + i * ldc + n - 1), _MM_HINT_T0);
+    }
     zero_c();
+    if (add && whole)
+        load_c(c, ldc, tall, wide);
+    else if (add)
+        stage_c(sum, c, ldc, m, n, tall, wide);
     if (tall && wide)
-        steps(k, a, b, a_parts, b_parts, true, true);
+        steps(k, a, b, a_parts, b_parts, true, true, soon);
     else if (tall)
-        steps(k, a, b, a_parts, b_parts, true, false);
+        steps(k, a, b, a_parts, b_parts, true, false, soon);
     else if (wide)
-        steps(k, a, b, a_parts, b_parts, false, true);
+        steps(k, a, b, a_parts, b_parts, false, true, soon);
     else
-        steps(k, a, b, a_parts, b_parts, false, false);
-    if (direct) {
+        steps(k, a, b, a_parts, b_parts, false, false, soon);
+    if (whole && alpha == 1.0f && (add || beta == 0.0f)) {
         store_c(c, ldc, tall, wide);
         return;
     }
     store_c(sum, NR, tall, wide);
-    merge(c, ldc, sum, m, n, alpha, beta);
+    merge(c, ldc, sum, m, n, alpha, add ? 0.0f : beta);
 }
 
 static void tile22(size_t k, const void *a, const void *b, float *c, size_t ldc, size_t m,
-                   size_t n, float alpha, float beta)
+                   size_t n, float alpha, float beta, const char *soon)
 {
-    tile(k, a, b, c, ldc, m, n, alpha, beta, 2, 2);
+    tile(k, a, b, c, ldc, m, n, alpha, beta, soon, 2, 2);
 }
 
 static void tile33(size_t k, const void *a, const void *b, float *c, size_t ldc, size_t m,
-                   size_t n, float alpha, float beta)
+                   size_t n, float alpha, float beta, const char *soon)
 {
-    tile(k, a, b, c, ldc, m, n, alpha, beta, 3, 3);
+    tile(k, a, b, c, ldc, m, n, alpha, beta, soon, 3, 3);
 }
 
 static void tile21(size_t k, const void *a, const void *b, float *c, size_t ldc, size_t m,
-                   size_t n, float alpha, float beta)
+                   size_t n, float alpha, float beta, const char *soon)
 {
-    tile(k, a, b, c, ldc, m, n, alpha, beta, 2, 1);
+    tile(k, a, b, c, ldc, m, n, alpha, beta, soon, 2, 1);
 }
 
 static void tile31(size_t k, const void *a, const void *b, float *c, size_t ldc, size_t m,
-                   size_t n, float alpha, float beta)
+                   size_t n, float alpha, float beta, const char *soon)
 {
-    tile(k, a, b, c, ldc, m, n, alpha, beta, 3, 1);
+    tile(k, a, b, c, ldc, m, n, alpha, beta, soon, 3, 1);
 }
 
 static const gemm_core two = {

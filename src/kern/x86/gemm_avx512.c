@@ -18,8 +18,10 @@ enum { MR = 14, NR = 32, KC = 256 };
  * an array of them in every step.  Conditions on the number fold away. */
 #define SUMS(X)                                                                            \
     X(0)                                                                                   \
-    X(1) X(2) X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) \
-        X(17) X(18) X(19) X(20) X(21) X(22) X(23) X(24) X(25) X(26) X(27)
+    X(1)                                                                                   \
+    X(2)                                                                                   \
+    X(3) X(4) X(5) X(6) X(7) X(8) X(9) X(10) X(11) X(12) X(13) X(14) X(15) X(16) X(17)     \
+        X(18) X(19) X(20) X(21) X(22) X(23) X(24) X(25) X(26) X(27)
 #define DECLARE(t) __m512 s##t = _mm512_setzero_ps();
 
 static __mmask16 first(size_t n) { return (__mmask16)(n >= 16 ? 0xffff : (1u << n) - 1); }
@@ -89,14 +91,15 @@ INLINE void put(float *c, __mmask16 mask, __m512 sum, float alpha, float beta)
 }
 
 INLINE void tile_rows(size_t rows, size_t k, const float *a, const float *b, float *c,
-                      size_t ldc, size_t n, float alpha, float beta)
+                      size_t ldc, size_t n, float alpha, float beta, const char *soon)
 {
     for (size_t i = 0; i < rows; i++) {
         _mm_prefetch((const char *)(c + i * ldc), _MM_HINT_T0);
         _mm_prefetch((const char *)(c + i * ldc + n - 1), _MM_HINT_T0);
     }
     SUMS(DECLARE)
-    for (size_t p = 0; p < k; p++, a += MR, b += NR) {
+    for (size_t p = 0; p < k; p++, a += MR, b += NR, soon += 64) {
+        _mm_prefetch(soon, _MM_HINT_T1);
         __m512 b0 = _mm512_loadu_ps(b), b1 = _mm512_loadu_ps(b + 16);
 #define STEP(t)                                                                            \
     if (t < 2 * rows)                                                                      \
@@ -113,50 +116,50 @@ INLINE void tile_rows(size_t rows, size_t k, const float *a, const float *b, flo
 }
 
 static void tile(size_t k, const void *a, const void *b, float *c, size_t ldc, size_t m,
-                 size_t n, float alpha, float beta)
+                 size_t n, float alpha, float beta, const char *soon)
 {
     switch (m) {
     case 1:
-        tile_rows(1, k, a, b, c, ldc, n, alpha, beta);
+        tile_rows(1, k, a, b, c, ldc, n, alpha, beta, soon);
         break;
     case 2:
-        tile_rows(2, k, a, b, c, ldc, n, alpha, beta);
+        tile_rows(2, k, a, b, c, ldc, n, alpha, beta, soon);
         break;
     case 3:
-        tile_rows(3, k, a, b, c, ldc, n, alpha, beta);
+        tile_rows(3, k, a, b, c, ldc, n, alpha, beta, soon);
         break;
     case 4:
-        tile_rows(4, k, a, b, c, ldc, n, alpha, beta);
+        tile_rows(4, k, a, b, c, ldc, n, alpha, beta, soon);
         break;
     case 5:
-        tile_rows(5, k, a, b, c, ldc, n, alpha, beta);
+        tile_rows(5, k, a, b, c, ldc, n, alpha, beta, soon);
         break;
     case 6:
-        tile_rows(6, k, a, b, c, ldc, n, alpha, beta);
+        tile_rows(6, k, a, b, c, ldc, n, alpha, beta, soon);
         break;
     case 7:
-        tile_rows(7, k, a, b, c, ldc, n, alpha, beta);
+        tile_rows(7, k, a, b, c, ldc, n, alpha, beta, soon);
         break;
     case 8:
-        tile_rows(8, k, a, b, c, ldc, n, alpha, beta);
+        tile_rows(8, k, a, b, c, ldc, n, alpha, beta, soon);
         break;
     case 9:
-        tile_rows(9, k, a, b, c, ldc, n, alpha, beta);
+        tile_rows(9, k, a, b, c, ldc, n, alpha, beta, soon);
         break;
     case 10:
-        tile_rows(10, k, a, b, c, ldc, n, alpha, beta);
+        tile_rows(10, k, a, b, c, ldc, n, alpha, beta, soon);
         break;
     case 11:
-        tile_rows(11, k, a, b, c, ldc, n, alpha, beta);
+        tile_rows(11, k, a, b, c, ldc, n, alpha, beta, soon);
         break;
     case 12:
-        tile_rows(12, k, a, b, c, ldc, n, alpha, beta);
+        tile_rows(12, k, a, b, c, ldc, n, alpha, beta, soon);
         break;
     case 13:
-        tile_rows(13, k, a, b, c, ldc, n, alpha, beta);
+        tile_rows(13, k, a, b, c, ldc, n, alpha, beta, soon);
         break;
     default:
-        tile_rows(MR, k, a, b, c, ldc, n, alpha, beta);
+        tile_rows(MR, k, a, b, c, ldc, n, alpha, beta, soon);
         break;
     }
 }
