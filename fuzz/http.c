@@ -8,6 +8,7 @@
 #include "coord/coord.h"
 #include "fuzz.h"
 
+#include <errno.h>
 #include <arpa/inet.h>
 #include <ftw.h>
 #include <poll.h>
@@ -57,12 +58,25 @@ static void finish(void)
     nftw(s.dir, remove_one, 16, FTW_DEPTH | FTW_PHYS);
 }
 
+/* libFuzzer's alarm may interrupt connect, which then goes on by itself. */
+static bool connected(int fd, const struct sockaddr_in *at)
+{
+    int failed = 0;
+    socklen_t n = sizeof(failed);
+    if (connect(fd, (const struct sockaddr *)at, sizeof(*at)) == 0)
+        return true;
+    struct pollfd f = {fd, POLLOUT, 0};
+    while (errno == EINTR && poll(&f, 1, 5000) < 0)
+        ;
+    return f.revents && getsockopt(fd, SOL_SOCKET, SO_ERROR, &failed, &n) == 0 && !failed;
+}
+
 static int dial(void)
 {
     struct sockaddr_in at = {.sin_family = AF_INET, .sin_port = htons(s.port),
                              .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     int fd = socket(AF_INET, SOCK_STREAM, 0);
-    FUZZ_CHECK(fd >= 0 && connect(fd, (struct sockaddr *)&at, sizeof(at)) == 0);
+    FUZZ_CHECK(fd >= 0 && connected(fd, &at));
     return fd;
 }
 

@@ -229,8 +229,9 @@ static om_status start_server(demo *d, om_err *err)
     TRY(path_in(d, adapter, "adapter", err));
     TRY(path_in(d, log, "server.log", err));
     const char *argv[32 + 2 * DEMO_DEVICES] = {
-        d->exe,  "server", "--config", config_path, "--dir",    dir,        "--listen", "127.0.0.1:0",
-        "--out", adapter,  "--retry",  "50",        "--linger", "1000",     "--json",   "--quiet"};
+        d->exe,  "server", "--config", config_path, "--dir",    dir,    "--listen",
+        "127.0.0.1:0", "--out", adapter, "--retry", "50", "--linger", "1000", "--json",
+        "--quiet"};
     size_t n = 16;
     for (uint32_t i = 0; i < d->r.devices; i++) { /* in order: client i has text i */
         argv[n++] = "--device";
