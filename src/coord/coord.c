@@ -472,6 +472,7 @@ static om_status open_memory(coord *c, om_err *err)
         return fail(err, OM_ENOMEM, "coord: no memory for %u clients", (unsigned)n);
     TRY(os_state_create(NULL, c->cfg.dim * sizeof(float), &c->zeros, err));
     TRY(pool_open(SYNCERS, &c->syncers, err));
+    pool_rest(c->syncers);
     TRY(os_mutex_open(&c->lock, err));
     return os_event_open(&c->bell, err);
 }

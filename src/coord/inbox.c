@@ -1,15 +1,25 @@
 /* inbox.c - see inbox.h.
  *
  * `lock` guards the table and every upload's fields; bytes are written and hashed
- * outside it, with `writing` set, so that a slow disk stops one device, not all. */
+ * outside it, with `writing` set, so that a slow disk stops one device, not all.
+ *
+ * RECYCLING.  The files of a folded round become those of the next: a file that has its
+ * blocks and its pages already takes half the time to write and to sync, and removing it
+ * costs as much again.  What such a file holds until it is written over is stale, and
+ * after a crash its size says nothing: the hash over all of it decides, as always, and
+ * the device sends it again.  Larger files are not recycled, for their sake resuming
+ * after a crash is worth more. */
 #include "coord/inbox.h"
 
 #include <stdio.h>
+
+enum { SPARE_BYTES = 4 << 20, SPARES = 128 };
 
 struct inbox {
     char dir[1024];
     os_mutex *lock;
     upload *first;
+    uint32_t spare[SPARES], n_spares, next_spare; /* numbers in the names of spare files */
 };
 
 om_status inbox_open(const char *dir, inbox **out, om_err *err)
@@ -105,10 +115,29 @@ static om_status rehash(upload *u, const char *path, uint64_t size, om_err *err)
     return OM_OK;
 }
 
+static om_status spare_path(const inbox *b, uint32_t number, char out[1200], om_err *err)
+{
+    char name[INBOX_NAME];
+    snprintf(name, sizeof(name), "spare.%u", (unsigned)number);
+    return path_of(b, name, out, err);
+}
+
+/* A spare file takes the name of a new upload that has none yet. */
+static bool use_spare(inbox *b, const upload *u, const char *path)
+{
+    char from[1200];
+    if (!b->n_spares || u->head.bytes > SPARE_BYTES || os_exists(path))
+        return false;
+    b->n_spares--;
+    return spare_path(b, b->spare[b->n_spares], from, NULL) == OM_OK &&
+           os_rename(from, path, NULL) == OM_OK;
+}
+
 static om_status open_storage(inbox *b, upload *u, bool known, om_err *err)
 {
     char path[1200];
     uint64_t size;
+    bool spare;
     if (is_small(u)) {
         if (!u->small)
             u->small = mem_alloc(u->head.bytes);
@@ -117,8 +146,11 @@ static om_status open_storage(inbox *b, upload *u, bool known, om_err *err)
     if (u->fd >= 0)
         return OM_OK;
     TRY(path_of(b, u->name, path, err));
+    spare = !known && use_spare(b, u, path);
     TRY(os_open_rw(path, &u->fd, &size, err));
-    return known ? OM_OK : rehash(u, path, size, err);
+    if (spare && size > u->head.bytes)
+        TRY(os_truncate(u->fd, u->head.bytes, path, err));
+    return known || spare ? OM_OK : rehash(u, path, size, err);
 }
 
 static om_status enter(inbox *b, upload *u, bool known, uint32_t *owner, wire_reason *why,
@@ -348,7 +380,9 @@ om_status inbox_map_file(inbox *b, const char *name, os_map *out, om_err *err)
 {
     char path[1200];
     TRY(path_of(b, name, path, err));
-    return os_map_open(path, out, err);
+    TRY(os_map_open(path, out, err));
+    os_map_fill(out);
+    return OM_OK;
 }
 
 typedef struct {
@@ -369,14 +403,45 @@ static bool is_past(const horizon *h, const char *name)
     return run == (uint64_t)h->run && round < h->round;
 }
 
+/* ... and not one that an earlier process left. */
+static bool is_spare(inbox *b, const char *name)
+{
+    uint64_t number;
+    str s = str_of(name);
+    bool yes = false;
+    if (!str_starts(s, "spare.") || !str_u64((str){s.p + 6, s.n - 6}, &number))
+        return false;
+    os_lock(b->lock);
+    for (uint32_t i = 0; i < b->n_spares && !yes; i++)
+        yes = b->spare[i] == number;
+    os_unlock(b->lock);
+    return yes;
+}
+
+static bool keep_spare(inbox *b, const char *path)
+{
+    char to[1200];
+    uint64_t size;
+    if (os_file_size(path, &size, NULL) != OM_OK || size > SPARE_BYTES)
+        return false;
+    os_lock(b->lock);
+    bool kept = b->n_spares < SPARES &&
+                spare_path(b, b->next_spare, to, NULL) == OM_OK &&
+                os_rename(path, to, NULL) == OM_OK;
+    if (kept)
+        b->spare[b->n_spares++] = b->next_spare++;
+    os_unlock(b->lock);
+    return kept;
+}
+
 static om_status forget_file(void *ctx, const char *name, om_err *err)
 {
     const horizon *h = ctx;
     char path[1200];
-    if (!is_past(h, name))
+    if (!is_past(h, name) || is_spare(h->b, name))
         return OM_OK;
     TRY(path_of(h->b, name, path, err));
-    return os_remove(path, err);
+    return keep_spare(h->b, path) ? OM_OK : os_remove(path, err);
 }
 
 om_status inbox_forget(inbox *b, int64_t run, uint32_t round, om_err *err)

@@ -68,7 +68,8 @@ void inbox_drop(inbox *b, upload *u, bool keep_file);
 void inbox_name(int64_t run, uint32_t round, uint32_t device, const uint8_t sha[32],
                 char out[INBOX_NAME]);
 om_status inbox_map_file(inbox *b, const char *name, os_map *out, om_err *err);
-/* Remove files and uploads of rounds before `round` of the run. */
+/* Remove files and uploads of rounds before `round` of the run; some files are kept for
+ * uploads to come. */
 om_status inbox_forget(inbox *b, int64_t run, uint32_t round, om_err *err);
 
 #endif

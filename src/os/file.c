@@ -56,6 +56,16 @@ om_status os_map_open_private(const char *path, os_map *out, om_err *err)
     return map_file(path, PROT_READ | PROT_WRITE, MAP_PRIVATE, out, err);
 }
 
+void os_map_fill(const os_map *m)
+{
+#ifdef MADV_POPULATE_READ
+    if (m->fd_ >= 0 && m->n)
+        madvise((void *)(uintptr_t)m->p, m->n, MADV_POPULATE_READ);
+#else
+    (void)m;
+#endif
+}
+
 void os_map_close(os_map *m)
 {
     if (m->fd_ >= 0 && m->n) {
@@ -197,6 +207,11 @@ om_status os_put_commit(os_put *f, om_err *err)
         s = fsync_parent(f->path, err);
     os_put_abort(f);
     return s;
+}
+
+om_status os_truncate(int fd, uint64_t size, const char *path, om_err *err)
+{
+    return ftruncate(fd, (off_t)size) == 0 ? OM_OK : sys_fail(err, "cannot shorten", path);
 }
 
 void os_put_abort(os_put *f)

@@ -17,6 +17,8 @@ typedef struct {
 om_status os_map_open(const char *path, os_map *out, om_err *err);
 /* The same, but the bytes may be written: changes stay in memory and never reach the file. */
 om_status os_map_open_private(const char *path, os_map *out, om_err *err);
+/* A hint: all of it will be read now; one call instead of a fault for every few pages. */
+void os_map_fill(const os_map *m);
 void os_map_close(os_map *m);
 
 /* Whole small file into a growing buf; OM_ELIMIT over max. Caller frees. */
@@ -45,6 +47,7 @@ om_status os_open_rw(const char *path, int *fd, uint64_t *size, om_err *err);
 om_status os_pwrite(int fd, uint64_t offset, const void *p, size_t n, const char *path,
                     om_err *err);
 om_status os_pread(int fd, uint64_t offset, void *p, size_t n, const char *path, om_err *err);
+om_status os_truncate(int fd, uint64_t size, const char *path, om_err *err);
 void os_sync_start(int fd);                               /* a hint: start writing back */
 om_status os_sync(int fd, const char *path, om_err *err); /* data and size durable */
 void os_close(int fd);                                    /* -1 is allowed         */
@@ -110,6 +113,8 @@ typedef struct pool pool;
 om_status pool_open(int n_threads, pool **out, om_err *err); /* 0: os_cpu_count() */
 void pool_close(pool *p);
 int pool_threads(const pool *p); /* 1 for NULL */
+/* For jobs that wait for a disk: nobody spins, between jobs or for the end of one. */
+void pool_rest(pool *p);
 typedef void pool_fn(void *ctx, size_t beg, size_t end, int worker);
 void pool_run(pool *p, size_t n_items, size_t grain, pool_fn *fn, void *ctx);
 

@@ -16,8 +16,9 @@
 #include <sched.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <time.h>
 
-enum { SPINS = 4000 }; /* some 20 to 100 microseconds */
+enum { SPINS = 4000 /* some 20 to 100 microseconds */, REST_NS = 50000 };
 
 struct pool {
     int n_threads;
@@ -30,6 +31,7 @@ struct pool {
     atomic_bool open;       /* chunks may be taken */
     atomic_int active;      /* workers between looking at `open` and their last chunk */
     atomic_bool quit;
+    atomic_int spins;
     size_t n_items, grain, n_chunks;
     atomic_size_t next;
     pool_fn *fn;
@@ -64,7 +66,8 @@ static void take_chunks(pool *p, int worker)
 /* Wait until the generation differs from `seen`; returns the new one. */
 static unsigned await_job(pool *p, unsigned seen)
 {
-    for (int i = 0; i < SPINS; i++) {
+    int spins = atomic_load_explicit(&p->spins, memory_order_relaxed);
+    for (int i = 0; i < spins; i++) {
         unsigned g = atomic_load_explicit(&p->generation, memory_order_acquire);
         if (g != seen)
             return g;
@@ -120,6 +123,7 @@ om_status pool_open(int n_threads, pool **out, om_err *err)
         return fail(err, OM_ENOMEM, "no memory for %d threads", n_threads);
     }
     p->n_threads = n_threads;
+    atomic_init(&p->spins, SPINS);
     pthread_mutex_init(&p->lock, NULL);
     pthread_cond_init(&p->wake, NULL);
     for (int i = 1; i < n_threads; i++) {
@@ -153,6 +157,22 @@ void pool_close(pool *p)
 
 int pool_threads(const pool *p) { return p ? p->n_threads : 1; }
 
+void pool_rest(pool *p) { atomic_store(&p->spins, 0); }
+
+static void await_workers(pool *p)
+{
+    int spins = atomic_load_explicit(&p->spins, memory_order_relaxed);
+    for (int i = 0; atomic_load(&p->active) > 0; i++) {
+        relax();
+        if (!spins) {
+            nanosleep(&(struct timespec){0, REST_NS}, NULL);
+        } else if (i > spins) { /* fewer cores than threads: let the others run */
+            sched_yield();
+            i = 0;
+        }
+    }
+}
+
 void pool_run(pool *p, size_t n_items, size_t grain, pool_fn *fn, void *ctx)
 {
     if (n_items == 0)
@@ -173,13 +193,7 @@ void pool_run(pool *p, size_t n_items, size_t grain, pool_fn *fn, void *ctx)
     post(p);
     take_chunks(p, 0);
     atomic_store(&p->open, false);
-    for (int i = 0; atomic_load(&p->active) > 0; i++) {
-        relax();
-        if (i > SPINS) { /* fewer cores than threads: let the others run */
-            sched_yield();
-            i = 0;
-        }
-    }
+    await_workers(p);
 }
 
 /* ---- one thread, one lock ---------------------------------------------------------- */
