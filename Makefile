@@ -1,5 +1,5 @@
 # The front door.  `make help` lists the targets; CMake presets do the work.
-.PHONY: all demo test check bench fuzz format lint install agent docs help clean setup
+.PHONY: all demo test check bench fuzz soak format lint install agent docs help clean setup
 B ?= build/release
 PREFIX ?= /usr/local
 
@@ -23,6 +23,10 @@ bench: all ## measure, beside a peer where one is named in the environment
 
 fuzz: ## ten minutes of every fuzz target (FUZZ_SECONDS=600)
 	@tools/setup.sh check && tools/fuzz.sh $(or $(FUZZ_SECONDS),600)
+
+soak: setup ## hundreds of kill -9 of coordinator and devices (KILLS=200)
+	@cmake --preset dev >/dev/null && cmake --build build/dev --target test_net
+	@OM_SOAK_KILLS=$(or $(KILLS),200) build/dev/test/test_net killed
 
 agent: setup ## octomil-agent alone: no database, no web server
 	@cmake --preset agent >/dev/null && cmake --build build/agent

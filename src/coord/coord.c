@@ -149,20 +149,22 @@ static store_update record_of(const upload *u)
     return r;
 }
 
-/* The machine hears how it went, then the device does. */
+/* The machine and the inbox hear how it went, then the device does, so that it may ask
+ * again at once.  Until then the held request keeps `u` alive. */
 static void settle(coord *c, upload *u, const om_err *why)
 {
     http_request *r = u->request;
-    bool kept = u->verdict == WIRE_OK;
+    wire_reason verdict = u->verdict;
+    bool kept = verdict == WIRE_OK, again = wire_reason_again(verdict);
     os_lock(c->lock);
     coord_event(c, kept ? EV_STORED : EV_UNSTORED, u->device, 0, 0);
     os_unlock(c->lock);
     u->request = NULL;
-    api_answer_result(r, u->verdict, kept ? NULL : why->msg, u, u->offset, c);
-    if (kept || !wire_reason_again(u->verdict))
+    if (kept || !again)
         inbox_drop(c->inbox, u, kept);
     else
         inbox_return(c->inbox, u);
+    api_answer_result(r, verdict, kept ? NULL : why->msg, u, u->offset, c);
 }
 
 /* Those of list[0..n) that pass become one transaction. */

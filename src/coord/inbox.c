@@ -177,8 +177,9 @@ static upload *new_upload(const wire_update *head, uint32_t device, const char *
     return u;
 }
 
-/* A device has one upload per round: what it announced before and left is forgotten, so
- * that announcing can fill neither memory nor disk. */
+/* A device has one upload per round: what it announced before is forgotten, so that
+ * announcing can fill neither memory nor disk.  A connection that still holds the old one
+ * finds it gone: its answer may be on the way while the device asks again. */
 static bool replace_older(inbox *b, uint32_t device)
 {
     char path[1200];
@@ -186,7 +187,7 @@ static bool replace_older(inbox *b, uint32_t device)
         next = u->next;
         if (u->device != device)
             continue;
-        if (u->users || u->queued_for_commit)
+        if (u->writing || u->queued_for_commit)
             return false;
         if (!is_small(u) && path_of(b, u->name, path, NULL) == OM_OK)
             os_remove(path, NULL);

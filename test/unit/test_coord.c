@@ -1,8 +1,10 @@
 /* test_coord.c - the coordinator in this process: allocations that fail, a stopped run
  * that goes on, a second coordinator in the same folder. */
 #include "agent/agent.h"
-#include "coord/coord.h"
+#include "coord/inner.h"
 #include "test.h"
+
+extern const task_kind task_llm;
 
 enum { DIM = 4000, ROUNDS = 3, CLIENTS = 2 }; /* 16 kB: updates become files */
 
@@ -68,6 +70,12 @@ static void be_device(void *ctx)
     agent_outcome o;
     om_err err = {0};
     d->s->agent_said[d->i] = agent_run(&d->s->agent[d->i], &o, &err);
+}
+
+static void be_coordinator(void *ctx)
+{
+    om_err err = {0};
+    coord_run(ctx, 300, &err);
 }
 
 /* A whole run in this process; `fault`: the n-th allocation of the worker fails. */
@@ -186,6 +194,191 @@ static void stopped_and_status(test *t)
     coord_close(c);
 }
 
+/* ---- the documents ------------------------------------------------------------------- */
+
+/* "/a/{id}/b" and "/a/SHA256/b" as the route table writes them: "/a/" "*" "/b". */
+static void route_like(str path, char out[128])
+{
+    size_t n = 0;
+    for (size_t i = 0; i < path.n && n < 126; i++) {
+        bool name = path.p[i] == '{' || (path.p[i] >= 'A' && path.p[i] <= 'Z');
+        out[n++] = name ? '*' : path.p[i];
+        while (name && i + 1 < path.n && path.p[i + 1] != '/')
+            i++;
+    }
+    out[n] = '\0';
+}
+
+static const http_route *route_named(const char *method, const char *path)
+{
+    static const char *const names[] = {
+        [HTTP_GET] = "get", [HTTP_POST] = "post", [HTTP_PUT] = "put", [HTTP_DELETE] = "delete"};
+    for (const http_route *r = api_routes; r->path; r++)
+        if (strcmp(r->path, path) == 0 && (!method || strcmp(names[r->method], method) == 0))
+            return r;
+    return NULL;
+}
+
+static buf document(test *t, const char *name)
+{
+    buf b = {0};
+    om_err err = {0};
+    CHECK_OK(t, os_read_file(name, 1 << 20, &b, &err), err);
+    return b;
+}
+
+/* Every operation of openapi.yaml is a route and the other way round. */
+static void openapi_agrees(test *t)
+{
+    buf b = document(t, OM_SOURCE_DIR "/docs/openapi.yaml");
+    char path[128] = "", line[256];
+    size_t documented = 0, routes = 0;
+    for (size_t at = 0; at < b.len;) {
+        const uint8_t *end = memchr(b.data + at, '\n', b.len - at);
+        size_t n = end ? (size_t)(end - b.data) - at : b.len - at;
+        snprintf(line, sizeof(line), "%.*s", (int)size_min(n, 255), (char *)b.data + at);
+        at += n + 1;
+        size_t stop = strcspn(line + (n > 4 ? 4 : 0), ":") + 4;
+        if (strncmp(line, "  /", 3) == 0) {
+            route_like((str){line + 2, strcspn(line + 2, ":")}, path);
+        } else if (path[0] && n > 5 && strncmp(line, "    ", 4) == 0 && line[4] != ' ' &&
+                   stop < n) {
+            line[stop] = '\0';
+            if (!route_named(line + 4, path))
+                test_fail(t, __FILE__, __LINE__, "no route %s %s", line + 4, path);
+            documented++;
+        }
+    }
+    for (const http_route *r = api_routes; r->path; r++)
+        routes++;
+    CHECK_INT(t, documented, routes); /* all different, so this is the other way round */
+    buf_free(&b);
+}
+
+static void protocol_agrees(test *t)
+{
+    buf b = document(t, OM_SOURCE_DIR "/docs/protocol.md");
+    char path[128];
+    size_t seen = 0;
+    CHECK(t, buf_u8(&b, 0) == OM_OK);
+    for (const char *p = (char *)b.data; p && (p = strstr(p, "/api/v1/")); seen++) {
+        size_t n = strcspn(p, "`? \n");
+        route_like((str){p, n}, path);
+        if (!route_named(NULL, path))
+            test_fail(t, __FILE__, __LINE__, "protocol.md names %s, no route does", path);
+        p += n;
+    }
+    CHECK(t, seen >= 4);
+    buf_free(&b);
+}
+
+/* ---- a base model over the wire --------------------------------------------------------- */
+
+static om_status start_llm(void *ctx, float *x0, om_err *err)
+{
+    const task_env *e = ctx;
+    return task_llm.start(e, x0, err);
+}
+
+typedef struct {
+    uint64_t down;
+    uint32_t accepted, refused;
+} tally;
+
+static void note_news(void *ctx, const agent_news *n)
+{
+    tally *y = ctx;
+    y->down = n->bytes_down;
+    *(n->accepted ? &y->accepted : &y->refused) += 1;
+}
+
+/* Two rounds of one device over stories260K; `have`: what its cache holds already, `own`:
+ * its --model.  Says what the device said. */
+static om_status llm_run(test *t, const char *name, const buf *base, size_t have,
+                         const char *own, tally *y, om_err *said)
+{
+    char path[400], task[300], data[400], hex[65], part[500];
+    scene s;
+    om_err err = {0};
+    json_doc spec;
+    coord *c = NULL;
+    uint16_t port = 0;
+    agent_outcome o;
+    os_thread *thread;
+    scene_open(&s, name);
+    snprintf(path, sizeof(path), "%s/%s-base.gguf", test_temp_dir(), name);
+    snprintf(data, sizeof(data), "%s/%s.txt", test_temp_dir(), name);
+    CHECK_OK(t, os_write_file_atomic(path, base->data, base->len, &err), err);
+    static const char text[] = "Once upon a time there was a small dog. The dog liked the sun. "
+                               "One day the dog saw a big red ball and ran to it with joy.";
+    CHECK_OK(t, os_write_file_atomic(data, text, sizeof(text) - 1, &err), err);
+    sha256(base->data, base->len, s.cfg.base_sha);
+    hex_encode(s.cfg.base_sha, 32, hex);
+    snprintf(task, sizeof(task), "{\"rank\":1,\"seq_len\":16,\"batch\":1,\"model_sha256\":"
+             "\"%s\",\"model_bytes\":%zu}", hex, base->len);
+    if (have) {
+        snprintf(part, sizeof(part), "%s/.cache", s.agent_dir[0]);
+        CHECK_OK(t, os_mkdirs(part, &err), err);
+        snprintf(part, sizeof(part), "%s/.cache/%s.part", s.agent_dir[0], hex);
+        CHECK_OK(t, os_write_file_atomic(part, base->data, have, &err), err);
+    }
+    CHECK_OK(t, json_parse(task, strlen(task), 100, &spec, &err), err);
+    task_env e = {.spec = spec.root, .n_clients = 1, .seed = 5, .model = path, .k = &s.k};
+    CHECK_OK(t, task_llm.size(&e, &e.dim, &err), err);
+    s.cfg.plan.n_clients = s.cfg.plan.start_devices = s.cfg.plan.cohort =
+        s.cfg.plan.min_accepted = 1;
+    s.cfg.plan.n_rounds = 2;
+    s.cfg.n_names = 1;
+    s.cfg.algorithm_params = "local_steps=1,lr=0.01";
+    s.cfg.kind = "llm";
+    s.cfg.task = task;
+    s.cfg.base_path = path;
+    s.cfg.dim = e.dim;
+    s.cfg.start = start_llm;
+    s.cfg.start_ctx = &e;
+    s.cfg.cancel = &s.cancel;
+    CHECK_OK(t, coord_open(&s.cfg, &c, &err), err);
+    CHECK_OK(t, coord_listen(c, "127.0.0.1", 0, &port, &err), err);
+    snprintf(s.url, sizeof(s.url), "http://127.0.0.1:%u", (unsigned)port);
+    CHECK_OK(t, os_thread_start(&thread, be_coordinator, c, &err), err);
+    s.agent[0].data = data;
+    s.agent[0].model = own;
+    s.agent[0].cancel = NULL;
+    s.agent[0].on_news = note_news;
+    s.agent[0].news_ctx = y;
+    om_status st = agent_run(&s.agent[0], &o, said);
+    s.cancel.requested = 1;
+    os_thread_join(thread);
+    coord_close(c);
+    json_close(&spec);
+    return st;
+}
+
+static void base_model_fetched(test *t)
+{
+    buf base = test_data_file("models/stories260K.gguf");
+    if (!base.len) {
+        test_skip(t, "no shared test data");
+        return;
+    }
+    char other[400];
+    om_err err = {0};
+    tally y = {0};
+    CHECK_OK(t, llm_run(t, "fetch", &base, 0, NULL, &y, &err), err);
+    CHECK_INT(t, y.accepted, 2);
+    CHECK(t, y.down > base.len && y.down < base.len + base.len / 2); /* once for two rounds */
+    y = (tally){0};
+    size_t have = base.len / 4 * 3; /* a download that was cut off goes on */
+    CHECK_OK(t, llm_run(t, "resume", &base, have, NULL, &y, &err), err);
+    CHECK_INT(t, y.accepted, 2);
+    CHECK(t, y.down > base.len - have && y.down < base.len - have + base.len / 2);
+    snprintf(other, sizeof(other), "%s/other.gguf", test_temp_dir());
+    CHECK_OK(t, os_write_file_atomic(other, base.data, base.len - 1, &err), err);
+    CHECK_INT(t, llm_run(t, "other", &base, 0, other, &y, &err), OM_EARG);
+    CHECK(t, strstr(err.msg, "is not the federation's base model") != NULL);
+    buf_free(&base);
+}
+
 int main(int argc, char **argv)
 {
     static const test_case cases[] = {
@@ -194,6 +387,10 @@ int main(int argc, char **argv)
         {"out_of_memory_at_work", "the worker's fail once: same model", out_of_memory_at_work},
         {"one_at_a_time", "a locked folder, another configuration", one_at_a_time},
         {"stopped_and_status", "cancelled in good order; status is JSON", stopped_and_status},
+        {"openapi_agrees", "docs/openapi.yaml has the route table's operations", openapi_agrees},
+        {"protocol_agrees", "docs/protocol.md names routes that exist", protocol_agrees},
+        {"base_model_fetched", "once, resumed when cut; another one is refused",
+         base_model_fetched},
         {0}};
     return test_main(argc, argv, cases);
 }
