@@ -112,6 +112,17 @@ static void whole_run(test *t, scene *s, long fault, float *model)
     coord_close(c);
 }
 
+static void same_again(test *t)
+{
+    static float first[DIM], second[DIM];
+    scene s;
+    scene_open(&s, "first");
+    whole_run(t, &s, 0, first);
+    scene_open(&s, "second");
+    whole_run(t, &s, 0, second);
+    CHECK(t, first[0] != 0 && memcmp(first, second, sizeof(first)) == 0);
+}
+
 static void out_of_memory_at_start(test *t)
 {
 #ifdef OM_FAULTS
@@ -382,6 +393,7 @@ static void base_model_fetched(test *t)
 int main(int argc, char **argv)
 {
     static const test_case cases[] = {
+        {"same_again", "two runs with threads for devices end in the same bits", same_again},
         {"out_of_memory_at_start", "every allocation of coord_open fails once",
          out_of_memory_at_start},
         {"out_of_memory_at_work", "the worker's fail once: same model", out_of_memory_at_work},
