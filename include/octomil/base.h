@@ -60,7 +60,11 @@ OM_API const char *om_status_text(om_status s);   /* "malformed input"   */
  * may set it from any thread or a signal handler.  The call returns OM_ECANCEL at
  * its next safe point and leaves nothing half done. */
 typedef struct {
+#if defined(__STDC_VERSION__) && __STDC_VERSION__ >= 201112L && !defined(__STDC_NO_ATOMICS__)
+    _Atomic int requested;
+#else /* C++ and old C: the same bytes */
     volatile int requested;
+#endif
 } om_cancel;
 
 /* Progress of a long call.  Called from the calling thread only; `total` is 0 when
