@@ -72,7 +72,7 @@ static om_status loop(agent *a, om_err *err)
         TRY(talk_register(a, err));
     for (;;) {
         wire_answer w;
-        if (a->cfg.cancel && a->cfg.cancel->requested)
+        if (is_cancelled(a->cfg.cancel))
             return fail(err, OM_ECANCEL, "agent: stopped");
         TRY(talk_check_in(a, &w, err));
         if (w.work == WIRE_TASK) {

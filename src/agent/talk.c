@@ -18,11 +18,11 @@ static uint64_t now_ms(void) { return os_now_ns() / 1000000; }
 static om_status nap(const agent *a, uint64_t ms, om_err *err)
 {
     for (uint64_t end = now_ms() + ms, now; (now = now_ms()) < end;) {
-        if (a->cfg.cancel && a->cfg.cancel->requested)
+        if (is_cancelled(a->cfg.cancel))
             break;
         os_sleep_ms(end - now < NAP_MS ? end - now : NAP_MS);
     }
-    return a->cfg.cancel && a->cfg.cancel->requested
+    return is_cancelled(a->cfg.cancel)
                ? fail(err, OM_ECANCEL, "agent: stopped")
                : OM_OK;
 }

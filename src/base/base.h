@@ -27,6 +27,16 @@ om_status fail_at(om_err *err, om_status code, uint64_t pos, const char *fmt, ..
 /* Put "what: " before the message already in *err, keeping code and pos. */
 om_status fail_in(om_err *err, om_status code, const char *what);
 
+/* Was a stop asked for?  NULL: never.  Another thread may be asking right now. */
+static inline bool is_cancelled(const om_cancel *c)
+{
+    return c && __atomic_load_n(&c->requested, __ATOMIC_RELAXED);
+}
+static inline void cancel_now(om_cancel *c)
+{
+    __atomic_store_n(&c->requested, 1, __ATOMIC_RELAXED);
+}
+
 #define TRY(expr)                     \
     do {                              \
         om_status try_s_ = (expr);    \

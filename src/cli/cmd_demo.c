@@ -293,7 +293,7 @@ static om_status watch(demo *d, om_err *err)
     char line[8192];
     int status = -1;
     while (d->r.rounds < d->rounds) {
-        if (d->c->cancel && d->c->cancel->requested)
+        if (is_cancelled(d->c->cancel))
             return OM_ECANCEL;
         om_status s = os_child_line(&d->server, line, sizeof(line), 200, err);
         if (s == OM_EAGAIN)

@@ -383,7 +383,7 @@ om_status coord_run(coord *c, uint64_t linger_ms, om_err *err)
     om_status st = OM_OK;
     while (st == OM_OK) {
         uint64_t now = os_now_ns() / 1000000;
-        if (c->cfg.cancel && c->cfg.cancel->requested) {
+        if (is_cancelled(c->cfg.cancel)) {
             st =
                 fail(err, OM_ECANCEL, "coord: stopped; the run goes on when started again");
             break;

@@ -259,7 +259,7 @@ static om_status next_token(generator *g, const float *logits, bool *stop, om_er
         g->st->stop = OM_STOP_CONTEXT;
     else
         *stop = false;
-    if (s->cancel && s->cancel->requested)
+    if (is_cancelled(s->cancel))
         return fail(err, OM_ECANCEL, "generation was cancelled");
     return OM_OK;
 }

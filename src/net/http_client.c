@@ -114,7 +114,7 @@ static int on_progress(void *ctx, curl_off_t dt, curl_off_t d, curl_off_t ut, cu
 {
     transfer *t = ctx;
     (void)dt, (void)d, (void)ut, (void)u;
-    return t->client->c.cancel && t->client->c.cancel->requested;
+    return is_cancelled(t->client->c.cancel);
 }
 
 /* ---- one call ----------------------------------------------------------------------- */

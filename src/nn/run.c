@@ -164,7 +164,7 @@ bool nn_live(nn *c)
 {
     if (c->dry)
         c->plan->tick++;
-    if (c->cancel && c->cancel->requested)
+    if (is_cancelled(c->cancel))
         nn_fail(c, OM_ECANCEL, "nn: cancelled");
     return !c->dry && c->status == OM_OK;
 }

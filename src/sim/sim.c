@@ -137,7 +137,7 @@ static void client_work(void *ctx, size_t beg, size_t end, int worker)
         c->up.len = 0;
         c->loss = unknown;
         c->err = (om_err){0};
-        if (s->conf.cancel && s->conf.cancel->requested)
+        if (is_cancelled(s->conf.cancel))
             c->status = fail(&c->err, OM_ECANCEL, "simulate: cancelled");
         else
             c->status = s->conf.make_oracle(s->conf.ctx, c->client, worker, &f, &c->err);

@@ -24,7 +24,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-enum { DIM = 500, CLIENTS = 8, MAX_ARGS = 64 };
+enum { DIM = 500, LARGE = 20000, CLIENTS = 8, MAX_ARGS = 64 };
 
 /* ---- processes ------------------------------------------------------------------------- */
 
@@ -71,11 +71,12 @@ static void kill_now(pid_t pid)
 typedef struct {
     const char *algorithm, *codec, *codec_set, *cohort;
     int rounds;
-    uint32_t cohort_n;
+    uint32_t cohort_n, dim;
 } setup;
 
-static const setup plain = {"fedavg", "identity", NULL, "8", 6, 8};
-static const setup compressed = {"fedadam", "topk", "codec.k=50", "5", 6, 5};
+static const setup plain = {"fedavg", "identity", NULL, "8", 6, 8, DIM};
+static const setup compressed = {"fedadam", "topk", "codec.k=50", "5", 6, 5, DIM};
+static const setup in_files = {"fedavg", "identity", NULL, "8", 6, 8, LARGE}; /* 80 kB each */
 
 typedef struct {
     char dir[200], log[256], url[64], listen[64], out[256];
@@ -126,7 +127,7 @@ static bool start_server(federation *f)
     snprintf(rounds, sizeof(rounds), "%d", f->rounds);
     snprintf(algorithm, sizeof(algorithm), "algorithm.name=%s", f->s->algorithm);
     snprintf(up, sizeof(up), "codec.name=%s", f->s->codec);
-    snprintf(task, sizeof(task), "{\"dim\":%d}", DIM);
+    snprintf(task, sizeof(task), "{\"dim\":%u}", (unsigned)f->s->dim);
     unlink(f->log);
     f->server = spawn((char *const *)(uintptr_t)argv, f->log, f->file_limit);
     for (int i = 0; i < 2000; i++) {
@@ -192,7 +193,7 @@ static void model_hex(test *t, const federation *f, char hex[65])
         show_log(f->log);
         return;
     }
-    CHECK_INT(t, b.len, DIM * sizeof(float));
+    CHECK_INT(t, b.len, f->s->dim * sizeof(float));
     sha256(b.data, b.len, sha);
     hex_encode(sha, 32, hex);
     buf_free(&b);
@@ -215,11 +216,11 @@ static void simulated_hex(test *t, const setup *s, int rounds, char hex[65], uin
     sim *m = NULL;
     kern k;
     kern_init(&k, 0);
-    static const float x0[DIM];
-    quadratic_config qc = {.dim = DIM, .n_clients = CLIENTS, .mu = 1, .smooth = 10,
+    static const float x0[LARGE];
+    quadratic_config qc = {.dim = s->dim, .n_clients = CLIENTS, .mu = 1, .smooth = 10,
                            .heterogeneity = 1, .seed = 11};
     CHECK_OK(t, quadratic_open(&qc, &q, &err), err);
-    sim_config c = {.dim = DIM, .n_clients = CLIENTS, .cohort = s->cohort_n, .seed = 11, .k = &k,
+    sim_config c = {.dim = s->dim, .n_clients = CLIENTS, .cohort = s->cohort_n, .seed = 11, .k = &k,
                     .make_oracle = sim_oracle, .ctx = q};
     const char *codec_params = s->codec_set ? strchr(s->codec_set, '.') + 1 : "";
     CHECK_OK(t, fl_recipe_of(str_of(s->algorithm), STR("local_steps=3,lr=0.05"),
@@ -229,7 +230,7 @@ static void simulated_hex(test *t, const setup *s, int rounds, char hex[65], uin
     for (int i = 0; i < rounds; i++)
         CHECK_OK(t, sim_round(m, &row, &err), err);
     uint8_t sha[32];
-    sha256(sim_model(m), DIM * sizeof(float), sha);
+    sha256(sim_model(m), s->dim * sizeof(float), sha);
     hex_encode(sha, 32, hex);
     *up = row.total_up_bytes;
     *down = row.total_down_bytes;
@@ -319,12 +320,14 @@ static int killed_run(test *t, const setup *s, int rounds, bool agents_too, int 
     return kills;
 }
 
+static const setup *const kinds[] = {&in_files, &plain, &compressed};
+
 static void server_killed(test *t)
 {
     rng luck = luck_of(t, 1);
     int kills = 0;
     for (int trial = 0; kills < kills_wanted() && t->failures == 0; trial++)
-        kills += killed_run(t, trial % 2 ? &compressed : &plain, 15, false, trial, &luck);
+        kills += killed_run(t, kinds[trial % 3], 15, false, trial, &luck);
     CHECK(t, kills >= kills_wanted());
 }
 
@@ -332,8 +335,8 @@ static void everybody_killed(test *t)
 {
     rng luck = luck_of(t, 2);
     int kills = 0;
-    for (int trial = 1000; kills < kills_wanted() && t->failures == 0; trial++)
-        kills += killed_run(t, trial % 2 ? &plain : &compressed, 15, true, trial, &luck);
+    for (int trial = 1002; kills < kills_wanted() && t->failures == 0; trial++)
+        kills += killed_run(t, kinds[trial % 3], 15, true, trial, &luck);
     CHECK(t, kills >= kills_wanted());
 }
 

@@ -1,6 +1,6 @@
 /* test_coord.c - the coordinator in this process: allocations that fail, a stopped run
  * that goes on, a second coordinator in the same folder. */
-#include "agent/agent.h"
+#include "agent/inner.h"
 #include "coord/inner.h"
 #include "test.h"
 
@@ -103,7 +103,8 @@ static void whole_run(test *t, scene *s, long fault, float *model)
     mem_fail_at(0);
 #endif
     CHECK_OK(t, st, err);
-    s->cancel.requested = st != OM_OK;
+    if (st != OM_OK)
+        cancel_now(&s->cancel);
     for (int i = 0; i < CLIENTS; i++) {
         os_thread_join(thread[i]);
         CHECK_INT(t, s->agent_said[i], OM_OK);
@@ -358,11 +359,85 @@ static om_status llm_run(test *t, const char *name, const buf *base, size_t have
     s.agent[0].on_news = note_news;
     s.agent[0].news_ctx = y;
     om_status st = agent_run(&s.agent[0], &o, said);
-    s.cancel.requested = 1;
+    cancel_now(&s.cancel);
     os_thread_join(thread);
     coord_close(c);
     json_close(&spec);
     return st;
+}
+
+/* ---- a device that lies, through the agent itself ---------------------------------------- */
+
+typedef struct {
+    const char *what;
+    uint32_t round;
+    size_t numbers;
+    uint64_t samples;
+    float value;
+    const char *says;
+} lie;
+
+typedef struct {
+    char said[300];
+    uint32_t accepted, refused;
+} heard;
+
+static void note_reason(void *ctx, const agent_news *n)
+{
+    heard *h = ctx;
+    *(n->accepted ? &h->accepted : &h->refused) += 1;
+    if (n->reason)
+        snprintf(h->said, sizeof(h->said), "%s", n->reason);
+}
+
+/* What a manipulated device has in its `pending` file is what its agent sends. */
+static void plant(test *t, const agent_config *c, const lie *l)
+{
+    static float x[DIM + 8];
+    om_err err = {0};
+    agent a = {.cfg = *c};
+    wire_update head = {.round = l->round, .bytes = l->numbers * sizeof(float),
+                        .samples = l->samples, .run = "r"};
+    for (size_t i = 0; i < l->numbers; i++)
+        x[i] = i == 77 ? l->value : 0.5f;
+    sha256(x, head.bytes, head.sha);
+    CHECK_OK(t, os_mkdirs(c->dir, &err), err);
+    CHECK_OK(t, keep_pending(&a, &head, "", 0, (uint8_t *)(void *)x, &err), err);
+}
+
+/* Each device starts with a lie, hears why it is refused, and then does honest work: the
+ * run ends as if nothing had been. */
+static void lies_through_the_agent(test *t)
+{
+    static const lie lies[] = {
+        {"NaN", 0, DIM, 10, (float)NAN, "NaN"},
+        {"infinity", 0, DIM, 10, INFINITY, "infinity"},
+        {"one number short", 0, DIM - 1, 10, 0, "15996 bytes, expected 16000"},
+        {"too long", 0, DIM + 4, 10, 0, "16016 bytes; at most 16000"},
+        {"another round", 2, DIM, 10, 0, "round"},
+        {"2^63 samples", 0, DIM, UINT64_C(1) << 63, 0, "9223372036854775808; 1 to"},
+        {"no samples", 0, DIM, 0, 0, "0; 1 to"},
+    };
+    static float honest[DIM], got[DIM];
+    scene s;
+    scene_open(&s, "honest");
+    whole_run(t, &s, 0, honest);
+    for (size_t i = 0; i < countof(lies); i++) {
+        char name[32];
+        heard h = {0};
+        snprintf(name, sizeof(name), "lie-%zu", i);
+        scene_open(&s, name);
+        s.agent[1].on_news = note_reason;
+        s.agent[1].news_ctx = &h;
+        plant(t, &s.agent[1], &lies[i]);
+        whole_run(t, &s, 0, got);
+        CHECK_INT(t, h.refused, 1);
+        CHECK_INT(t, h.accepted, ROUNDS);
+        if (!strstr(h.said, lies[i].says))
+            test_fail(t, __FILE__, __LINE__, "%s: the agent says '%s', not '%s'", lies[i].what,
+                      h.said, lies[i].says);
+        CHECK(t, memcmp(honest, got, sizeof(got)) == 0);
+    }
 }
 
 static void base_model_fetched(test *t)
@@ -401,6 +476,8 @@ int main(int argc, char **argv)
         {"stopped_and_status", "cancelled in good order; status is JSON", stopped_and_status},
         {"openapi_agrees", "docs/openapi.yaml has the route table's operations", openapi_agrees},
         {"protocol_agrees", "docs/protocol.md names routes that exist", protocol_agrees},
+        {"lies_through_the_agent", "each is refused, the reason shown, the model unharmed",
+         lies_through_the_agent},
         {"base_model_fetched", "once, resumed when cut; another one is refused",
          base_model_fetched},
         {0}};
