@@ -11,6 +11,7 @@
 #include "octomil/base.h"
 
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #define countof(a) (sizeof(a) / sizeof((a)[0]))
@@ -30,11 +31,11 @@ om_status fail_in(om_err *err, om_status code, const char *what);
 /* Was a stop asked for?  NULL: never.  Another thread may be asking right now. */
 static inline bool is_cancelled(const om_cancel *c)
 {
-    return c && __atomic_load_n(&c->requested, __ATOMIC_RELAXED);
+    return c && atomic_load_explicit(&c->requested, memory_order_relaxed);
 }
 static inline void cancel_now(om_cancel *c)
 {
-    __atomic_store_n(&c->requested, 1, __ATOMIC_RELAXED);
+    atomic_store_explicit(&c->requested, 1, memory_order_relaxed);
 }
 
 #define TRY(expr)                     \
