@@ -365,7 +365,9 @@ static om_status start(http_server *s, om_err *err)
 {
     struct addrinfo *at;
     TRY(resolve(&s->c, &at, err));
-    unsigned flags = MHD_USE_EPOLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME;
+    /* Not epoll: libmicrohttpd 0.9.75 now and then loses the wake-up of a resumed
+     * connection in its edge-triggered loop, and with it all of that thread's others. */
+    unsigned flags = MHD_USE_POLL_INTERNAL_THREAD | MHD_ALLOW_SUSPEND_RESUME;
     if (at->ai_family == AF_INET6)
         flags |= MHD_USE_IPv6;
     int threads = s->c.threads ? s->c.threads : os_cpu_count();
