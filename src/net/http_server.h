@@ -1,6 +1,6 @@
 /* http_server.h - HTTP/1.1 for the coordinator: a table of routes over libmicrohttpd.
  *
- * One epoll thread per CPU; a request is handled where it arrives.  What may be large
+ * One polling thread per CPU; a request is handled where it arrives.  What may be large
  * never lies in memory: a streamed body is handed on in the pieces the socket gives, a
  * file is answered from its descriptor (sendfile).  A handler that must wait for the
  * disk or for another device holds its request and answers it later from any thread;
