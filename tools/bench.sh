@@ -14,7 +14,11 @@ torch() { # CASE CORETYPE
         echo "peer absent: set OCTOMIL_PEER_PYTHON to a Python with torch"
         return
     fi
-    OPENBLAS_CORETYPE=$2 OMP_NUM_THREADS=$(nproc) "$OCTOMIL_PEER_PYTHON" bench/torch_train.py "$1" 3
+    if [ "$2" ]; then
+        OPENBLAS_CORETYPE=$2 OMP_NUM_THREADS=$(nproc) "$OCTOMIL_PEER_PYTHON" bench/torch_train.py "$1" 3
+    else
+        "$OCTOMIL_PEER_PYTHON" bench/torch_train.py "$1" 3
+    fi
 }
 echo "== matrix products"
 $b/bench_kern
@@ -27,7 +31,13 @@ for case in full:full15m lora:lora110m; do
     torch "${case##*:}" ""
     $b/bench_nn "${case%%:*}" --steps 5 | tail -n 1
 done
+echo "== without AMX; with recomputation"
+for case in full lora; do
+    OCTOMIL_CPU_MASK=amx $b/bench_nn $case --steps 3 | tail -n 1
+done
+$b/bench_nn lora --recompute --steps 4 | tail -n 1
 echo "== LoRA over an 8-bit and a 4-bit base, integer forward products"
+$b/bench_nn lora --type Q8_0 --steps 5 | tail -n 1
 $b/bench_nn lora --type Q8_0 --quant --steps 5 | tail -n 1
 $b/bench_nn lora --type Q4_0 --quant --steps 5 | tail -n 1
 echo "== simulator"

@@ -25,20 +25,6 @@ om_status fedopt_open(const fl_env *e, void *server, const float *x0, om_err *er
     return OM_OK;
 }
 
-om_status fedopt_client(const fl_env *e, uint32_t id, void *client, const fl_oracle *f,
-                        const uint8_t *down, size_t down_n, buf *up, double *loss,
-                        arena scratch, om_err *err)
-{
-    return local_step(e, id, client, f, 0, down, down_n, up, loss, scratch, err);
-}
-
-om_status fedopt_recv(const fl_env *e, void *server, uint32_t id, uint64_t samples,
-                      const uint8_t *up, size_t up_n, arena scratch, om_err *err)
-{
-    (void)scratch;
-    return average_recv(e, server, id, samples, e->p[LOCAL_WEIGHTS] < 0.5, up, up_n, err);
-}
-
 om_status fedopt_close(const fl_env *e, void *server, fedopt_rule *rule, om_err *err)
 {
     float *d, *m = average_vector(e, server, M), *v = average_vector(e, server, V);

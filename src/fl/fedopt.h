@@ -33,11 +33,6 @@ typedef float fedopt_rule(float v, float d2, float b2);
 
 size_t fedopt_server_bytes(const fl_env *e);
 om_status fedopt_open(const fl_env *e, void *server, const float *x0, om_err *err);
-om_status fedopt_client(const fl_env *e, uint32_t id, void *client, const fl_oracle *f,
-                        const uint8_t *down, size_t down_n, buf *up, double *loss,
-                        arena scratch, om_err *err);
-om_status fedopt_recv(const fl_env *e, void *server, uint32_t id, uint64_t samples,
-                      const uint8_t *up, size_t up_n, arena scratch, om_err *err);
 om_status fedopt_close(const fl_env *e, void *server, fedopt_rule *rule, om_err *err);
 
 #endif

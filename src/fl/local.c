@@ -9,6 +9,7 @@
  * may be longer than the vector itself. */
 #include "fl/local.h"
 #include "codec/wire.h"
+#include "fl/average.h"
 
 enum { USE_SHUFFLE = 0x10000000, USE_CODEC = 0x20000000 };
 enum { FEEDBACK_AUTO, FEEDBACK_OFF, FEEDBACK_ON };
@@ -202,4 +203,18 @@ om_status local_step(const fl_env *e, uint32_t id, void *client, const fl_oracle
     if (loss)
         *loss = mean_loss;
     return OM_OK;
+}
+
+om_status local_plain_step(const fl_env *e, uint32_t id, void *client, const fl_oracle *f,
+                           const uint8_t *down, size_t down_n, buf *up, double *loss,
+                           arena scratch, om_err *err)
+{
+    return local_step(e, id, client, f, 0, down, down_n, up, loss, scratch, err);
+}
+
+om_status local_recv(const fl_env *e, void *server, uint32_t id, uint64_t samples,
+                     const uint8_t *up, size_t up_n, arena scratch, om_err *err)
+{
+    (void)scratch;
+    return average_recv(e, server, id, samples, e->p[LOCAL_WEIGHTS] < 0.5, up, up_n, err);
 }

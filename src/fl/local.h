@@ -53,5 +53,12 @@ size_t local_up_bound(const fl_env *e);
 om_status local_step(const fl_env *e, uint32_t id, void *client, const fl_oracle *f,
                      double mu, const uint8_t *down, size_t down_n, buf *up, double *loss,
                      arena scratch, om_err *err);
+/* fl_algo.client_step with no pull, and fl_algo.server_recv with the weights that the
+ * parameters ask for: what a row takes when it changes neither. */
+om_status local_plain_step(const fl_env *e, uint32_t id, void *client, const fl_oracle *f,
+                           const uint8_t *down, size_t down_n, buf *up, double *loss,
+                           arena scratch, om_err *err);
+om_status local_recv(const fl_env *e, void *server, uint32_t id, uint64_t samples,
+                     const uint8_t *up, size_t up_n, arena scratch, om_err *err);
 
 #endif

@@ -25,20 +25,6 @@ static size_t server_bytes(const fl_env *e)
     return average_bytes(e, e->p[SERVER_MOMENTUM] > 0);
 }
 
-static om_status client_step(const fl_env *e, uint32_t id, void *client, const fl_oracle *f,
-                             const uint8_t *down, size_t down_n, buf *up, double *loss,
-                             arena scratch, om_err *err)
-{
-    return local_step(e, id, client, f, 0, down, down_n, up, loss, scratch, err);
-}
-
-static om_status server_recv(const fl_env *e, void *server, uint32_t id, uint64_t samples,
-                             const uint8_t *up, size_t up_n, arena scratch, om_err *err)
-{
-    (void)scratch;
-    return average_recv(e, server, id, samples, e->p[LOCAL_WEIGHTS] < 0.5, up, up_n, err);
-}
-
 static om_status server_close(const fl_env *e, void *server, arena scratch, om_err *err)
 {
     (void)scratch;
@@ -59,8 +45,8 @@ const fl_algo fl_fedavg = {
     .down_bound = average_down_bound,
     .server_open = average_open,
     .server_begin = average_begin,
-    .client_step = client_step,
-    .server_recv = server_recv,
+    .client_step = local_plain_step,
+    .server_recv = local_recv,
     .server_check = average_check,
     .server_close = server_close,
     .model = average_model,

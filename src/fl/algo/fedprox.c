@@ -29,13 +29,6 @@ static om_status client_step(const fl_env *e, uint32_t id, void *client, const f
     return local_step(e, id, client, f, e->p[MU], down, down_n, up, loss, scratch, err);
 }
 
-static om_status server_recv(const fl_env *e, void *server, uint32_t id, uint64_t samples,
-                             const uint8_t *up, size_t up_n, arena scratch, om_err *err)
-{
-    (void)scratch;
-    return average_recv(e, server, id, samples, e->p[LOCAL_WEIGHTS] < 0.5, up, up_n, err);
-}
-
 static om_status server_close(const fl_env *e, void *server, arena scratch, om_err *err)
 {
     (void)scratch;
@@ -57,7 +50,7 @@ const fl_algo fl_fedprox = {
     .server_open = average_open,
     .server_begin = average_begin,
     .client_step = client_step,
-    .server_recv = server_recv,
+    .server_recv = local_recv,
     .server_check = average_check,
     .server_close = server_close,
     .model = average_model,
