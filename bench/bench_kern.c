@@ -1,6 +1,6 @@
 /* bench_kern.c - speed of the kernels, per instruction set and thread count.
  *
- *     bench_kern [--threads N] [--isa NAME] [--quick] [SHAPE...]
+ *     bench_kern [--threads N] [--isa NAME] [--precision f32|fast|bf16] [--quick] [SHAPE]
  *
  * The matrix product prints GFLOP/s and the share of this machine's multiply-add peak,
  * which the program measures itself, with registers alone, in turns with the product and
@@ -153,6 +153,7 @@ typedef struct {
     float *a, *b, *c;
     char *scratch;
     size_t bytes;
+    gemm_precision precision;
 } data;
 
 static void run_ours(const kern *k, pool *p, const shape *s, const data *d)
@@ -169,7 +170,8 @@ static void run_ours(const kern *k, pool *p, const shape *s, const data *d)
                    .b_t = s->b_t,
                    .c = d->c,
                    .ldc = s->n,
-                   .alpha = 1};
+                   .alpha = 1,
+                   .precision = d->precision};
     gemm(k, p, &g, arena_of(d->scratch, d->bytes));
 }
 
@@ -238,11 +240,12 @@ typedef struct {
     const char *isa, *shape;
     int threads; /* 0: 1 and all */
     double budget;
+    gemm_precision precision;
 } options;
 
 static void bench_shape(const kern *k, pool *p, const shape *s, const options *o)
 {
-    data d;
+    data d = {.precision = o->precision};
     if (!data_open(&d, k, p, s)) {
         printf("  no memory for %zux%zux%zu\n", s->m, s->n, s->k);
     } else {
@@ -302,6 +305,13 @@ static void peer_open(void)
            peer.sgemm ? "" : ", which has no cblas_sgemm");
 }
 
+static gemm_precision precision_of(const char *name)
+{
+    return strcmp(name, "bf16") == 0   ? GEMM_BF16
+           : strcmp(name, "fast") == 0 ? GEMM_FAST
+                                       : GEMM_F32;
+}
+
 int main(int argc, char **argv)
 {
     static const unsigned masks[] = {1u << 30, CPU_AVX2, CPU_AVX2 | CPU_AVX512, ~0u};
@@ -313,6 +323,8 @@ int main(int argc, char **argv)
             o.isa = argv[++i];
         else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc)
             o.threads = atoi(argv[++i]);
+        else if (strcmp(argv[i], "--precision") == 0 && i + 1 < argc)
+            o.precision = precision_of(argv[++i]);
         else
             o.shape = argv[i];
     }

@@ -9,7 +9,8 @@
  *
  * The head is tied to the embedding, as in torch_train.py.  The weights of `lora` are of
  * --type, as a mapped file's would be; --quant multiplies them in integers in the forward.
- * F32 products are of the trainer's precision, GEMM_FAST, unless --full-f32.  Prints the
+ * Products are of the trainer's precision, GEMM_FAST, and GEMM_BF16 by quantized weights,
+ * unless --full-f32.  Prints the
  * median step, tokens/s, the planned block and peak resident memory. */
 #include "nn/nn.h"
 
@@ -234,6 +235,7 @@ static int run(model *m, const options *o)
     }
     c->quant_train = o->quant;
     c->precision = o->full_f32 ? GEMM_F32 : GEMM_FAST; /* the trainer's choice is fast */
+    c->quantized = o->full_f32 ? GEMM_F32 : GEMM_BF16;
     param_defaults(adamw->params, params);
     for (int i = 0; i < o->steps; i++) {
         uint64_t start = os_now_ns();

@@ -69,6 +69,7 @@ static om_status open_parts(trainer *t, om_err *err)
     TRY(nn_open(&nc, &t->net, err));
     t->net->cancel = c->cancel;
     t->net->precision = GEMM_FAST; /* its error is far below a gradient's noise */
+    t->net->quantized = GEMM_BF16; /* and this one's below the quantized weights' own */
     return OM_OK;
 }
 

@@ -37,6 +37,7 @@ enum {
 typedef struct {
     const gemm_args *g;
     const gemm_core *core, *f32;
+    gemm_unpack *unpack; /* of B's type */
     char *a_pack, *b_pack;
     float *temp; /* per worker, for unpacking */
     size_t temp_floats;
@@ -118,12 +119,12 @@ static void pack_b_f32(job *w, size_t panel)
     pack_b_steps(w, panel, 0, w->kb, src, rs, cs);
 }
 
-static void unpack_row(const gemm_args *g, size_t row, size_t col, size_t n, float *out)
+static void unpack_row(const job *w, size_t row, size_t col, size_t n, float *out)
 {
-    const dtype_traits *t = dtype_of(g->b_type);
-    size_t stride = g->ldb / t->block * t->bytes;
-    const char *src = (const char *)g->b + row * stride + col / t->block * t->bytes;
-    t->unpack(src, out, n);
+    const dtype_traits *t = dtype_of(w->g->b_type);
+    size_t stride = w->g->ldb / t->block * t->bytes;
+    const char *src = (const char *)w->g->b + row * stride + col / t->block * t->bytes;
+    w->unpack(src, out, n);
 }
 
 /* B stored as n rows of k: a panel's rows, PIECE elements at a time. */
@@ -134,7 +135,7 @@ static void pack_b_rows(job *w, size_t panel, float *temp)
     for (size_t p = 0; p < w->kb; p += PIECE) {
         size_t n = size_min(PIECE, w->kb - p);
         for (size_t r = 0; r < cols; r++)
-            unpack_row(w->g, j + r, w->p0 + p, n, temp + r * PIECE);
+            unpack_row(w, j + r, w->p0 + p, n, temp + r * PIECE);
         pack_b_steps(w, panel, p, n, temp, PIECE, 1);
     }
 }
@@ -146,7 +147,7 @@ static void pack_b_segment(job *w, size_t segment, float *temp)
     for (size_t p = 0; p < w->kb; p += SEG_K) {
         size_t n = size_min(SEG_K, w->kb - p);
         for (size_t r = 0; r < n; r++)
-            unpack_row(w->g, w->p0 + p + r, w->j0 + j, cols, temp + r * SEG);
+            unpack_row(w, w->p0 + p + r, w->j0 + j, cols, temp + r * SEG);
         for (size_t c = 0; c < cols; c += nr)
             pack_b_steps(w, (j + c) / nr, p, n, temp + c, 1, SEG);
     }
@@ -330,6 +331,12 @@ static size_t thin_bytes(size_t m, size_t n, size_t k)
     return small <= THIN ? small * k * 4 : 0;
 }
 
+static gemm_unpack *unpack_of(const gemm_kernels *gk, dtype t)
+{
+    gemm_unpack *faster = gk->unpack ? gk->unpack(t) : NULL;
+    return faster ? faster : dtype_of(t)->unpack;
+}
+
 static const gemm_splits *splits_of(const kern *k)
 {
 #if defined(__x86_64__)
@@ -346,6 +353,8 @@ static const gemm_core *core_for(const kern *k, const gemm_args *g)
     const gemm_splits *s = splits_of(k);
     if (!s || g->k < SPLIT_K || g->m * g->n < SPLIT_MN)
         return k->gemm->f32;
+    if (g->precision == GEMM_BF16)
+        return s->one;
     if (g->b_type == DTYPE_BF16)
         return g->precision == GEMM_FAST ? s->two_bf16 : s->three_bf16;
     return g->precision == GEMM_FAST ? s->two : s->three;
@@ -456,6 +465,7 @@ void gemm(const kern *k, pool *p, const gemm_args *g, arena scratch)
     job w = {
         .g = g,
         .f32 = f32,
+        .unpack = unpack_of(k->gemm, g->b_type),
         .threads = (size_t)pool_threads(p),
         .a_pack = beg,
         .b_pack = beg + a,

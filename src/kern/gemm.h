@@ -52,8 +52,12 @@ static inline void gemm_put(const gemm_thin *g, size_t i, size_t j, float sum)
     *c = g->alpha * sum + (g->beta == 0.0f ? 0.0f : g->beta * *c);
 }
 
+/* n packed weights to f32, the bits that dtype_traits.unpack gives. */
+typedef void gemm_unpack(const void *src, float *dst, size_t n);
+
 typedef struct gemm_kernels {
     const gemm_core *f32;
+    gemm_unpack *(*unpack)(dtype t); /* faster ones; NULL, or answers NULL: none */
     /* x(i,p) = x[i*ldx + p], y likewise: best with m or n <= 16.  NULL: none. */
     void (*dots)(const gemm_thin *g);
     /* x(i,p) = x[p*ldx + i], y likewise: m <= 16 rows of sums stay in registers. */
@@ -62,10 +66,11 @@ typedef struct gemm_kernels {
 
 /* Cores that split f32 into bf16 parts (x86/gemm_amx.c). */
 typedef struct {
-    const gemm_core *two, *three, *two_bf16, *three_bf16; /* the latter: B is bf16 */
+    const gemm_core *one, *two, *three, *two_bf16, *three_bf16; /* _bf16: B is bf16 */
 } gemm_splits;
 
 const gemm_kernels *gemm_kernels_for(unsigned flags);
+gemm_unpack *gemm_unpack_avx512(dtype t);
 
 extern const gemm_kernels gemm_c, gemm_avx2, gemm_avx512, gemm_neon;
 extern const gemm_splits gemm_amx;

@@ -81,12 +81,16 @@ void kern_flag_names(unsigned flags, char *out, size_t cap); /* "avx2 avx512 vnn
  *     GEMM_F32    below 2^-23: three parts, as good as f32; the default
  *     GEMM_FAST   below 2^-15 (2^-18 is typical): two parts, up to twice as fast; six
  *                 transformer layers end within 1e-5 of f32
- * On other CPUs both are plain f32.  An operand with an infinity, a NaN or a magnitude
+ *     GEMM_BF16   below 2^-7 (2^-9 is typical): one part, each factor rounded to bf16; for
+ *                 products by quantized weights, which are further from their originals
+ *                 (8 bits in a block of 32: 2^-8 of its largest), and whose integer
+ *                 products round the other factor to 8 bits too
+ * On other CPUs all are plain f32.  An operand with an infinity, a NaN or a magnitude
  * over 3.38e38 is always multiplied in plain f32, so infinities and NaN come out as f32
  * would have them; finite operands whose products overflow give infinity or NaN.  Parts
  * under 2^-126 count as zero.
  */
-typedef enum { GEMM_F32, GEMM_FAST } gemm_precision;
+typedef enum { GEMM_F32, GEMM_FAST, GEMM_BF16 } gemm_precision;
 
 typedef struct {
     size_t m, n, k;

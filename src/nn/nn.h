@@ -70,6 +70,7 @@ struct nn {
     bool dry;
     bool train;              /* this run has a backward; true in a recomputed block too */
     gemm_precision precision; /* of f32 products; GEMM_FAST is enough for training */
+    gemm_precision quantized; /* of products by quantized weights: GEMM_BF16 likewise */
     bool exact;              /* f32 products for packed weights too (reference) */
     bool quant_train;        /* training forward through packed weights in integers */
     const om_cancel *cancel; /* checked once per op */

@@ -24,7 +24,7 @@ void op_copy(nn *c, float *y, const float *x, size_t n);
 void op_col_sum(nn *c, float *dst, const float *x, size_t rows, size_t cols);
 /* True when y = x W^T goes through the integer kernels. */
 bool op_quantized(const nn *c, const nn_weight *w);
-/* An f32 product of the run's precision. */
+/* A product of the run's precision for its kind of B. */
 void op_product(nn *c, gemm_args *g, arena scratch);
 /* y (m, w->rows) = x (m, w->cols) W^T; scratch of op_matmul_bytes. */
 size_t op_matmul_bytes(const nn *c, const nn_weight *w, size_t m);

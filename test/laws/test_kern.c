@@ -2,6 +2,7 @@
  * reference for every length 0 to 257 and odd alignments, writes nothing outside its
  * output, and the matrix product agrees with sums in double for all layouts, scalings and
  * ragged sizes, with the same bits for any number of threads. */
+#include "kern/gemm.h"
 #include "kern/kern.h"
 #include "test.h"
 
@@ -365,7 +366,11 @@ static gemm_args args_of(const shape *s, const operands *o)
 }
 
 /* As kern.h promises per product; the first is the rounding of a sum. */
-static double bound(gemm_precision p) { return 3e-6 + (p == GEMM_FAST ? 0x1p-15 : 0); }
+static double bound(gemm_precision p)
+{
+    static const double split[] = {0, 0x1p-15, 0x1p-7 + 0x1p-16}; /* (1 + 2^-8)^2 - 1 */
+    return 3e-6 + split[p];
+}
 
 static void multiply(const kern *k, pool *p, const gemm_args *g)
 {
@@ -445,9 +450,10 @@ static void products(test *t)
                 shape s = {sizes[j][0], sizes[j][1], sizes[j][2], form & 1,
                            form >> 1,   ab[0],       ab[1],       GEMM_F32};
                 check_shape(t, &v[i], &s);
-                s.precision = GEMM_FAST;
-                if (v[i].flags & CPU_AMX)
+                for (int p = GEMM_FAST; p <= GEMM_BF16 && v[i].flags & CPU_AMX; p++) {
+                    s.precision = (gemm_precision)p;
                     check_shape(t, &v[i], &s);
+                }
             }
 }
 
@@ -466,15 +472,17 @@ static void products_small(test *t)
         }
 }
 
-/* Errors of a typical product, relative to its root mean square: what kern.h says of both
- * precisions, and that the faster one is not silently the other. */
+/* Errors of a typical product, relative to its root mean square: what kern.h says of the
+ * precisions, and that a faster one is not silently another. */
 static void products_precision(test *t)
 {
+    static const double least[] = {0, 0x1p-21, 0x1p-10};
+    static const double most[] = {0x1p-20, 0x1p-17, 0x1p-8};
     kern v[8];
     size_t count = variants(v, countof(v));
     for (size_t i = 0; i < count; i++)
-        for (int fast = 0; fast < 2; fast++) {
-            shape s = {64, 96, 256, false, true, 1, 0, fast ? GEMM_FAST : GEMM_F32};
+        for (int p = GEMM_F32; p <= GEMM_BF16; p++) {
+            shape s = {64, 96, 256, false, true, 1, 0, (gemm_precision)p};
             operands o;
             operands_open(&o, &s, 21);
             gemm_args g = args_of(&s, &o);
@@ -483,14 +491,14 @@ static void products_precision(test *t)
             for (size_t r = 0; r < s.m; r++)
                 for (size_t c = 0; c < s.n; c++) {
                     double want = 0;
-                    for (size_t p = 0; p < s.k; p++)
-                        want += (double)o.a[r * o.lda + p] * (double)o.b[c * o.ldb + p];
+                    for (size_t q = 0; q < s.k; q++)
+                        want += (double)o.a[r * o.lda + q] * (double)o.b[c * o.ldb + q];
                     err += pow((double)o.c[r * o.ldc + c] - want, 2);
                     size += want * want;
                 }
             double rms = sqrt(err / size);
-            bool split = fast && v[i].flags & CPU_AMX;
-            CHECK(t, split ? rms < 0x1p-17 && rms > 0x1p-21 : rms < 0x1p-20);
+            int got = v[i].flags & CPU_AMX ? p : GEMM_F32;
+            CHECK(t, rms >= least[got] && rms < most[got]);
             operands_close(&o);
         }
 }
@@ -531,7 +539,7 @@ static void products_not_finite(test *t)
     for (size_t i = 0; i < count; i++)
         for (int form = 0; form < 4; form++) {
             shape s = {45,        70, 80, form & 1,
-                       form >> 1, 1,  0,  form % 3 ? GEMM_FAST : GEMM_F32};
+                       form >> 1, 1,  0,  (gemm_precision)(form % 3)};
             operands o;
             operands_open(&o, &s, 6);
             for (size_t j = 0; j < o.b_n; j++)
@@ -558,6 +566,7 @@ static void products_not_finite(test *t)
 static void products_threads(test *t)
 {
     static const shape shapes[] = {{300, 280, 300, false, true, 1, 0, GEMM_FAST},
+                                   {300, 280, 600, false, true, 1, 0, GEMM_BF16},
                                    {8, 500, 400, false, false, 1, 1, GEMM_F32},
                                    {500, 8, 400, false, true, 1, 0, GEMM_F32},
                                    {500, 400, 8, false, false, 1, 1, GEMM_F32},
@@ -617,7 +626,7 @@ static void products_packed(test *t)
             }
             gemm_args g = args_of(&s, &o);
             g.b = packed, g.b_type = types[j / 2], g.ldb = cols;
-            g.precision = j % 4 > 1 ? GEMM_FAST : GEMM_F32;
+            g.precision = (gemm_precision)(j % 3);
             multiply(&v[i], NULL, &g);
             g.b = plain;
             t->checks++;
@@ -628,6 +637,32 @@ static void products_packed(test *t)
             mem_free(plain);
             mem_free(packed);
             operands_close(&o);
+        }
+}
+
+/* A faster unpacking gives the bits of the reference, whatever bytes a file holds. */
+static void unpacking(test *t)
+{
+    kern v[8];
+    size_t count = variants(v, countof(v));
+    uint8_t bytes[1024];
+    float got[512], want[512];
+    rng r = rng_for(17, 0, 0, 0);
+    for (size_t i = 0; i < count; i++)
+        for (int type = 0; type < DTYPE_COUNT; type++) {
+            gemm_unpack *fast = v[i].gemm->unpack ? v[i].gemm->unpack((dtype)type) : NULL;
+            const dtype_traits *d = dtype_of((dtype)type);
+            for (int trial = 0; fast && trial < test_times(400); trial++) {
+                for (size_t j = 0; j < sizeof(bytes); j++)
+                    bytes[j] = (uint8_t)rng_below(&r, 256);
+                fast(bytes + trial % 3, got, 512);
+                d->unpack(bytes + trial % 3, want, 512);
+                long wrong = 0;
+                for (size_t j = 0; j < 512; j++)
+                    wrong += memcmp(&got[j], &want[j], 4) != 0 &&
+                             !(isnan(got[j]) && isnan(want[j]));
+                CHECK_INT(t, wrong, 0);
+            }
         }
 }
 
@@ -648,6 +683,7 @@ int main(int argc, char **argv)
          products_not_finite},
         {"products_threads", "the same bits on 1, 2 and 5 threads", products_threads},
         {"products_packed", "packed weights, both ways they lie", products_packed},
+        {"unpacking", "packed weights to f32, bit by bit", unpacking},
         {0}};
     return test_main(argc, argv, cases);
 }

@@ -5,6 +5,7 @@
  * product of two sums is then taken to the order that matters, in f32 accumulators
  * (Henry, Tang and Heinecke 2019, arXiv:1904.06376):
  *
+ *     one part      x0 y0                                             error below 2^-7
  *     two parts     x0 y0 + x0 y1 + x1 y0                             error below 2^-15
  *     three parts   and x1 y1 + x0 y2 + x2 y0                         below 2^-23
  *     B is bf16     x0 y + x1 y (+ x2 y), y being exact               2^-17 (2^-24)
@@ -128,6 +129,13 @@ INLINE bool pack(char *dst, const float *src, size_t rs, size_t cs, size_t rows,
                                                     rows - HALF, n, parts, want_rows));
     }
     return _mm512_reduce_max_epu32(seen) <= BF16_LARGEST;
+}
+
+static bool pack_a1(void *dst, const float *src, size_t rs, size_t cs, size_t rows,
+                    size_t k)
+{
+    return cs == 1 ? pack(dst, src, rs, 1, rows, k, 1, true)
+                   : pack(dst, src, 1, cs, rows, k, 1, true);
 }
 
 static bool pack_a2(void *dst, const float *src, size_t rs, size_t cs, size_t rows,
@@ -339,6 +347,12 @@ INLINE void tile(size_t k, const char *a, const char *b, float *c, size_t ldc, s
     merge(c, ldc, sum, m, n, alpha, add ? 0.0f : beta);
 }
 
+static void tile11(size_t k, const void *a, const void *b, float *c, size_t ldc, size_t m,
+                   size_t n, float alpha, float beta, const char *soon)
+{
+    tile(k, a, b, c, ldc, m, n, alpha, beta, soon, 1, 1);
+}
+
 static void tile22(size_t k, const void *a, const void *b, float *c, size_t ldc, size_t m,
                    size_t n, float alpha, float beta, const char *soon)
 {
@@ -362,6 +376,21 @@ static void tile31(size_t k, const void *a, const void *b, float *c, size_t ldc,
 {
     tile(k, a, b, c, ldc, m, n, alpha, beta, soon, 3, 1);
 }
+
+static const gemm_core one = {
+    .name = "amx, one part",
+    .mr = MR,
+    .nr = NR,
+    .k_unit = KU,
+    .kc = KC,
+    .a_unit = 2,
+    .b_unit = 2,
+    .pack_a = pack_a1,
+    .pack_b = pack_b1,
+    .tile = tile11,
+    .begin = begin,
+    .end = end,
+};
 
 static const gemm_core two = {
     .name = "amx, two parts",
@@ -424,6 +453,7 @@ static const gemm_core three_bf16 = {
 };
 
 const gemm_splits gemm_amx = {
+    .one = &one,
     .two = &two,
     .three = &three,
     .two_bf16 = &two_bf16,

@@ -325,4 +325,5 @@ static void outer(const gemm_thin *g)
         }
 }
 
-const gemm_kernels gemm_avx512 = {.f32 = &core, .dots = dots, .outer = outer};
+const gemm_kernels gemm_avx512 = {
+    .f32 = &core, .unpack = gemm_unpack_avx512, .dots = dots, .outer = outer};

@@ -19,6 +19,7 @@
 typedef struct {
     const attn *s;
     const kern *k;
+    gemm_precision precision;
     float *scratch;
     size_t worker_floats, gemm_bytes;
     size_t tiles; /* query tiles of the longest sequence */
@@ -112,7 +113,8 @@ static void key_tile(const tile *t, uint64_t j0, size_t n)
                     .b_t = true,
                     .c = t->score,
                     .ldc = ATTN_K,
-                    .alpha = s->a.scale};
+                    .alpha = s->a.scale,
+                    .precision = t->j->precision};
     gemm(t->j->k, NULL, &qk, t->scratch);
     for (size_t i = 0; i < t->m; i++)
         fold_row(t, i, j0, n);
@@ -127,7 +129,8 @@ static void key_tile(const tile *t, uint64_t j0, size_t n)
                     .c = t->o,
                     .ldc = t->ld,
                     .alpha = 1.0f,
-                    .beta = 1.0f};
+                    .beta = 1.0f,
+                    .precision = t->j->precision};
     gemm(t->j->k, NULL, &pv, t->scratch);
 }
 
@@ -379,7 +382,7 @@ nn_tensor *nn_attention(nn *c, nn_tensor *q, nn_tensor *k, nn_tensor *v, const n
     nn_touch(c, q);
     nn_touch(c, k);
     nn_touch(c, v);
-    job j = {.s = &s, .k = c->k};
+    job j = {.s = &s, .k = c->k, .precision = c->precision};
     measure(c, &s, &j);
     j.scratch = nn_scratch(c, j.worker_floats * sizeof(float) * pool_threads(c->pool));
     if (nn_live(c))

@@ -11,6 +11,7 @@
 typedef struct {
     const attn *s;
     const kern *k;
+    gemm_precision precision;
     const float *dy;
     float *dq, *dk, *dv; /* NULL where nobody asks */
     bool fresh_q, fresh_k, fresh_v;
@@ -53,7 +54,8 @@ static void over_dims(const tile *t, const float *a, const float *b, float alpha
                    .b_t = true,
                    .c = out,
                    .ldc = ATTN_K,
-                   .alpha = alpha};
+                   .alpha = alpha,
+                   .precision = t->j->precision};
     gemm(t->j->k, NULL, &g, t->scratch);
 }
 
@@ -71,7 +73,8 @@ static void over_queries(const tile *t, const float *scores, const float *x, flo
                    .c = out + t->k_at,
                    .ldc = t->k_ld,
                    .alpha = 1.0f,
-                   .beta = 1.0f};
+                   .beta = 1.0f,
+                   .precision = t->j->precision};
     gemm(t->j->k, NULL, &g, t->scratch);
 }
 
@@ -87,7 +90,8 @@ static void over_keys(const tile *t)
                    .c = t->j->dq + t->q_at,
                    .ldc = t->q_ld,
                    .alpha = 1.0f,
-                   .beta = 1.0f};
+                   .beta = 1.0f,
+                   .precision = t->j->precision};
     gemm(t->j->k, NULL, &g, t->scratch);
 }
 
@@ -220,7 +224,7 @@ static void declare(nn *c, attn *s, job *j)
 void attn_back(nn *c, void *saved)
 {
     attn *s = saved;
-    job j = {.s = s, .k = c->k, .dy = nn_grad_in(c, s->y)};
+    job j = {.s = s, .k = c->k, .precision = c->precision, .dy = nn_grad_in(c, s->y)};
     if (!j.dy)
         return;
     declare(c, s, &j);

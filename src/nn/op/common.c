@@ -67,7 +67,7 @@ size_t op_matmul_bytes(const nn *c, const nn_weight *w, size_t m)
 
 void op_product(nn *c, gemm_args *g, arena scratch)
 {
-    g->precision = c->precision;
+    g->precision = dtype_of(g->b_type)->block > 1 ? c->quantized : c->precision;
     gemm(c->k, c->pool, g, scratch);
 }
 
