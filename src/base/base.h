@@ -197,6 +197,8 @@ uint64_t rng_u64(rng *r);
 uint32_t rng_below(rng *r, uint32_t n);    /* uniform in [0,n), unbiased       */
 double rng_unit(rng *r);                   /* in [0,1), 53 bits                */
 double rng_normal(rng *r);                 /* Box-Muller, two draws each       */
+/* Where the permutation of n things named by key sends i: no table, no memory. */
+uint64_t rng_pick(uint64_t key, uint64_t n, uint64_t i);
 
 /* ---- parameters --------------------------------------------------------------- */
 

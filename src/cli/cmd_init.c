@@ -144,7 +144,7 @@ static const cli_option options[] = {
      false},
     {"algorithm", 'a', "NAME", NULL, "fedavg, fedprox, fedadam, fedyogi, fedadagrad",
      false},
-    {"codec", 0, "NAME", NULL, "identity, topk, randk, qsgd", false},
+    {"codec", 0, "NAME", NULL, "identity, topk, randk, qsgd ... (docs/reference.md)", false},
     {"partition", 0, "NAME", NULL, "iid, dirichlet, shards, power, natural", false},
     {"quantization", 0, "METHOD", NULL, "of the base model; not there yet", false},
     {"pruning", 0, "METHOD", NULL, "not there yet", false},

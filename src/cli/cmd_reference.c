@@ -202,7 +202,8 @@ static void all_codecs(cli *c)
         member(c, o->name, o->summary,
                unbiased && contractive ? "; unbiased and contractive"
                : unbiased              ? "; unbiased"
-                                       : "; contractive",
+               : contractive           ? "; contractive"
+                                       : "; directions alone",
                o->source, o->params);
     }
 }

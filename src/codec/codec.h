@@ -11,6 +11,11 @@
 enum {
     CODEC_UNBIASED = 1u << 0,    /* E C(x) = x,  E|C(x)-x|^2 <= omega |x|^2 */
     CODEC_CONTRACTIVE = 1u << 1, /* E|C(x)-x|^2 <= (1-alpha) |x|^2          */
+    /* The clients' messages of a round belong together: all of them are given rng keys
+     * that are equal, and rng counters that are their client ids. */
+    CODEC_JOINT = 1u << 2,
+    /* Keeps directions alone and bounds no error; for methods that ask for signs. */
+    CODEC_DIRECTION = 1u << 3,
 };
 
 typedef struct codec codec;
@@ -31,6 +36,18 @@ struct codec {
     om_status (*decode)(const double *p, const uint8_t *in, size_t n, float weight,
                         float *y, size_t d, om_err *err);
 };
+
+/* Any codec as a contractive one: an unbiased Q is used as Q / (1 + omega), which has
+ * alpha = 1 / (1 + omega).  The receiver multiplies what it decodes by the scale. */
+double codec_alpha(const codec *c, const double *p, size_t d);
+double codec_scale(const codec *c, const double *p, size_t d);
+
+/* Error feedback around a contractive codec (Seide et al. 2014; Karimireddy et al. 2019):
+ *     send c = C(v + error);   error = v + error - c
+ * so that what is sent and what is kept add up to all that was ever put in.  v (d) is
+ * overwritten with v + error.  error (d) is unchanged on failure. */
+om_status codec_feedback(const codec *c, const double *p, float *v, float *error, size_t d,
+                         rng r, arena scratch, buf *out, om_err *err);
 
 extern const codec *const codecs[]; /* ends with NULL */
 const codec *codec_find(str name);

@@ -13,16 +13,14 @@
  * in `bits` bits each, packed, the last byte filled with zeros.  Its length depends on
  * d alone. */
 #include "codec/codec.h"
-#include "codec/wire.h"
-
-#include <math.h>
+#include "codec/bucket.h"
 
 enum { BITS, BUCKET, NORM };
 
 static const param params[] = {
     [BITS] = {"bits", 8, 2, 8, "bits for each number", NULL},
-    [BUCKET] = {"bucket", 512, 1, 1048576, "numbers that share one norm", NULL},
-    [NORM] = {"norm", 0, 0, 1, "what a bucket is divided by", "max|l2"},
+    [BUCKET] = BUCKET_PARAM,
+    [NORM] = BUCKET_NORM_PARAM,
     {NULL, 0, 0, 0, NULL, NULL},
 };
 
@@ -42,30 +40,14 @@ static size_t bucket_bytes(const double *p, size_t n)
 
 static size_t bound(const double *p, size_t d)
 {
-    size_t b = (size_t)p[BUCKET], rest = d % b;
-    return d / b * bucket_bytes(p, b) + (rest ? bucket_bytes(p, rest) : 0);
+    size_t b = (size_t)p[BUCKET];
+    return bucket_total(d, b, bucket_bytes(p, b), bucket_bytes(p, d % b));
 }
 
 static size_t scratch_bytes(const double *p, size_t d)
 {
     (void)p, (void)d;
     return 0;
-}
-
-/* Never below the true norm, so that no level exceeds s. */
-static float norm_of(const double *p, const float *x, size_t n)
-{
-    double sum = 0;
-    float most = 0;
-    if (p[NORM] < 0.5) {
-        for (size_t i = 0; i < n; i++)
-            most = fabsf(x[i]) > most ? fabsf(x[i]) : most;
-        return most;
-    }
-    for (size_t i = 0; i < n; i++)
-        sum += (double)x[i] * (double)x[i];
-    float norm = (float)sqrt(sum);
-    return (double)norm < sqrt(sum) ? nextafterf(norm, INFINITY) : norm;
 }
 
 static void encode_bucket(const double *p, const float *x, size_t n, float norm, rng *r,
@@ -96,7 +78,7 @@ static om_status encode(const double *p, const float *x, size_t d, rng r, arena 
     TRY(buf_reserve(out, bound(p, d)));
     for (size_t i = 0; i < d; i += b) {
         size_t n = size_min(b, d - i);
-        float norm = norm_of(p, x + i, n);
+        float norm = bucket_norm(p[NORM] > 0.5, x + i, n);
         if (!isfinite(norm))
             return OM_EARG;
         encode_bucket(p, x + i, n, norm, &r, out->data + out->len);
@@ -109,7 +91,7 @@ static om_status check_bucket(const double *p, const uint8_t *in, size_t n, om_e
 {
     unsigned s = levels(p), width = bits_of_p(p);
     uint32_t norm = wire_load(in);
-    if (!wire_finite(norm) || norm >> 31)
+    if (!bucket_norm_ok(norm))
         return fail(err, OM_EFORMAT, "qsgd: a bucket's norm is NaN, infinite or negative");
     bits_in codes = bits_of(in + 4, bucket_bytes(p, n) - 4);
     for (size_t i = 0; i < n; i++) {

@@ -9,23 +9,13 @@
  * Message: the 64-bit key, then K floats x_i in index order, unscaled (the decoder
  * multiplies).  8 + 4 K bytes exactly. */
 #include "codec/codec.h"
-#include "codec/wire.h"
+#include "codec/sparse.h"
 
 enum { RATIO, COUNT };
 
-static const param params[] = {
-    [RATIO] = {"ratio", 0.01, 1e-9, 1, "part of the numbers that is sent", NULL},
-    [COUNT] = {"k", 0, 0, 4294967295.0, "how many are sent; 0: by ratio", NULL},
-    {NULL, 0, 0, 0, NULL, NULL},
-};
+static const param params[] = {SPARSE_PARAMS, {NULL, 0, 0, 0, NULL, NULL}};
 
-static size_t k_of(const double *p, size_t d)
-{
-    double k = p[COUNT] >= 1 ? p[COUNT] : p[RATIO] * (double)d + 0.5;
-    if (d == 0)
-        return 0;
-    return k < 1 ? 1 : k >= (double)d ? d : (size_t)k;
-}
+static size_t k_of(const double *p, size_t d) { return sparse_k(p[RATIO], p[COUNT], d); }
 
 static double omega(const double *p, size_t d)
 {

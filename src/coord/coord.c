@@ -446,6 +446,7 @@ static om_status fill_env(coord *c, om_err *err)
         return fail(err, OM_EARG, "coord: '%s' is not a name for a run", k->run);
     TRY(fl_recipe_of(str_of(k->algorithm), str_of(k->algorithm_params), str_of(k->codec),
                      str_of(k->codec_params), &c->recipe, err));
+    TRY(fl_recipe_population(&c->recipe, k->plan.n_clients, err));
     c->fold.algo = c->recipe.algo;
     c->fold.env = (fl_env){.dim = k->dim,
                            .n_clients = k->plan.n_clients,

@@ -52,6 +52,7 @@ typedef struct {
 enum {
     FL_NEEDS_UNBIASED = 1u << 0, /* refuse a codec that is only contractive */
     FL_CLIENT_STATE = 1u << 1, /* clients may keep client_bytes (0: none) between rounds */
+    FL_TAKES_SIGNS = 1u << 2,  /* sound with a codec that keeps directions alone */
 };
 
 typedef struct fl_algo fl_algo;
@@ -106,8 +107,15 @@ struct fl_recipe {
 };
 om_status fl_recipe_of(str algo, str algo_params, str codec_name, str codec_params,
                        fl_recipe *out, om_err *err);
+/* What depends on the population: a codec that deals coordinates to clients is told how
+ * many there are, unless it was set.  Every driver calls it before anything else. */
+om_status fl_recipe_population(fl_recipe *r, uint32_t n_clients, om_err *err);
 /* The checks alone, after p or up_p were changed by param_set. */
 om_status fl_recipe_check(const fl_recipe *r, om_err *err);
+
+/* The coins of a client's message: of its own, or, for a codec whose messages belong
+ * together, the round's, with the client's id as counter. */
+rng fl_codec_rng(const fl_env *e, uint32_t id);
 
 /* Seeded choice of `want` <= n distinct clients of `n` for a round, ascending, each set
  * equally likely. scratch: fl_cohort_bytes(n). */

@@ -11,7 +11,7 @@
 #include "codec/wire.h"
 #include "fl/average.h"
 
-enum { USE_SHUFFLE = 0x10000000, USE_CODEC = 0x20000000 };
+enum { USE_SHUFFLE = 0x10000000 };
 enum { FEEDBACK_AUTO, FEEDBACK_OFF, FEEDBACK_ON };
 
 static bool feedback(const double *p, const codec *up)
@@ -163,23 +163,18 @@ static om_status train(const fl_env *e, uint32_t id, const fl_oracle *f, double 
 static om_status send(const fl_env *e, uint32_t id, float *delta, float *error, buf *up,
                       arena scratch, om_err *err)
 {
-    size_t from = up->len, d = e->dim;
-    for (size_t i = 0; error && i < d; i++)
-        delta[i] += error[i];
-    if (wire_first_bad(delta, d) < d)
+    rng r = fl_codec_rng(e, id);
+    if (wire_first_bad(delta, e->dim) < e->dim)
         return fail(err, OM_ELIMIT,
                     "client %u: local training left the finite numbers; lower "
                     "lr or set clip",
                     (unsigned)id);
-    rng r = rng_for(e->seed, e->round, id, USE_CODEC);
-    om_status s = e->up->encode(e->up_p, delta, d, r, scratch, up);
-    if (s != OM_OK)
-        return fail(err, s, "client %u: %s could not encode the update", (unsigned)id,
-                    e->up->name);
-    if (!error)
-        return OM_OK;
-    memcpy(error, delta, d * sizeof(float));
-    return e->up->decode(e->up_p, up->data + from, up->len - from, -1.0f, error, d, err);
+    if (error)
+        return codec_feedback(e->up, e->up_p, delta, error, e->dim, r, scratch, up, err);
+    om_status s = e->up->encode(e->up_p, delta, e->dim, r, scratch, up);
+    return s == OM_OK ? s
+                      : fail(err, s, "client %u: %s could not encode the update",
+                             (unsigned)id, e->up->name);
 }
 
 om_status local_step(const fl_env *e, uint32_t id, void *client, const fl_oracle *f,

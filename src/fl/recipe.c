@@ -2,6 +2,8 @@
  * parameters; and the seeded choices every driver makes alike (cohorts, shuffles). */
 #include "fl/algo.h"
 
+#include <stdio.h>
+
 #define X(name) extern const fl_algo fl_##name;
 #include "fl/algo/list.h"
 #undef X
@@ -61,14 +63,65 @@ static om_status set_all(const param *table, const char *owner, double *p, str l
     return OM_OK;
 }
 
+/* The codecs of a class, "randk, natural and qsgd", first the one nearest to `c`. */
+static void fitting(const codec *c, unsigned flag, char *out, size_t cap)
+{
+    static const char *const near[][2] = {
+        {"topk", "randk"},        {"toplek", "randk"},   {"randk", "topk"},
+        {"randseqk", "topk"},     {"permk", "topk"},     {"scaled-sign", "terngrad"},
+        {"sign", "scaled-sign"},  {"powersgd", "qsgd"},  {"rankr", "qsgd"},
+        {"topk-quantized", "randk"}, {"qsgd", "topk"},   {"natural", "topk"}};
+    size_t n = 0;
+    const codec *first = NULL;
+    for (size_t i = 0; i < countof(near) && !first; i++)
+        if (strcmp(near[i][0], c->name) == 0)
+            first = codec_find(str_of(near[i][1]));
+    if (first && (first->flags & flag))
+        n = (size_t)snprintf(out, cap, "%s", first->name);
+    for (size_t i = 0; codecs[i] && n + 40 < cap; i++)
+        if ((codecs[i]->flags & flag) && codecs[i] != first)
+            n += (size_t)snprintf(out + n, cap - n, "%s%s", n ? ", " : "", codecs[i]->name);
+}
+
+/* Refuse a codec whose class the algorithm's theory does not allow. */
+static om_status check_class(const fl_recipe *r, om_err *err)
+{
+    char names[200];
+    if ((r->up->flags & CODEC_DIRECTION) && !(r->algo->flags & FL_TAKES_SIGNS)) {
+        fitting(r->up, CODEC_CONTRACTIVE, names, sizeof(names));
+        return fail(err, OM_EARG,
+                    "%s needs a codec that bounds its error and %s keeps directions alone; "
+                    "nearest first: %s",
+                    r->algo->name, r->up->name, names);
+    }
+    if ((r->algo->flags & FL_NEEDS_UNBIASED) && !(r->up->flags & CODEC_UNBIASED)) {
+        fitting(r->up, CODEC_UNBIASED, names, sizeof(names));
+        return fail(err, OM_EARG,
+                    "%s needs an unbiased codec (E C(x) = x) and %s is not one; nearest "
+                    "first: %s",
+                    r->algo->name, r->up->name, names);
+    }
+    return OM_OK;
+}
+
 om_status fl_recipe_check(const fl_recipe *r, om_err *err)
 {
-    if ((r->algo->flags & FL_NEEDS_UNBIASED) && !(r->up->flags & CODEC_UNBIASED))
-        return fail(err, OM_EARG,
-                    "%s needs an unbiased codec and %s is not one; choose "
-                    "identity, randk or qsgd",
-                    r->algo->name, r->up->name);
+    TRY(check_class(r, err));
     return r->algo->check ? r->algo->check(r, err) : OM_OK;
+}
+
+om_status fl_recipe_population(fl_recipe *r, uint32_t n_clients, om_err *err)
+{
+    for (size_t i = 0; r->up->params && r->up->params[i].name; i++) {
+        if (strcmp(r->up->params[i].name, "clients") != 0)
+            continue;
+        if (r->up_p[i] >= 1 && (uint32_t)r->up_p[i] < n_clients)
+            return fail(err, OM_EARG,
+                        "%s: clients is %g and the federation has %u; leave it at 0",
+                        r->up->name, r->up_p[i], (unsigned)n_clients);
+        r->up_p[i] = r->up_p[i] >= 1 ? r->up_p[i] : n_clients;
+    }
+    return OM_OK;
 }
 
 om_status fl_recipe_of(str algo, str algo_params, str codec_name, str codec_params,
@@ -114,30 +167,15 @@ void fl_cohort(uint64_t seed, uint32_t round, uint32_t n, uint32_t want, uint32_
             *out++ = (uint32_t)(w * 64 + (size_t)__builtin_ctzll(bits));
 }
 
-static uint32_t half(uint64_t key, uint32_t round, uint32_t v, uint32_t mask)
+enum { USE_CODEC = 0x20000000 };
+
+rng fl_codec_rng(const fl_env *e, uint32_t id)
 {
-    rng r = {.key = key + round, .ctr = 0};
-    return (uint32_t)(rng_at(&r, v) >> 32) & mask;
+    if (!(e->up->flags & CODEC_JOINT))
+        return rng_for(e->seed, e->round, id, USE_CODEC);
+    rng r = rng_for(e->seed, e->round, 0, USE_CODEC + 1);
+    r.ctr = id;
+    return r;
 }
 
-/* A Feistel network over the smallest even number of bits that holds n - 1, walked until
- * the value falls below n (Black and Rogaway, CT-RSA 2002).  Seven rounds: with four, a
- * chi-square test over keys still sees the walk for n below 20. */
-uint64_t fl_pick(uint64_t key, uint64_t n, uint64_t i)
-{
-    BUG_IF(i >= n || n > UINT64_C(1) << 62);
-    unsigned w = 1;
-    while ((n - 1) >> 2 * w)
-        w++;
-    uint32_t mask = (uint32_t)((UINT64_C(1) << w) - 1);
-    do {
-        uint32_t left = (uint32_t)(i >> w) & mask, right = (uint32_t)i & mask;
-        for (uint32_t round = 0; round < 7; round++) {
-            uint32_t next = left ^ half(key, round, right, mask);
-            left = right;
-            right = next;
-        }
-        i = (uint64_t)left << w | right;
-    } while (i >= n);
-    return i;
-}
+uint64_t fl_pick(uint64_t key, uint64_t n, uint64_t i) { return rng_pick(key, n, i); }

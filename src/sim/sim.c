@@ -72,6 +72,7 @@ om_status sim_open(const sim_config *c, const float *x0, sim **out, om_err *err)
         return fail(err, OM_ENOMEM, "simulate: no memory");
     s->conf = *c;
     s->conf.asked = c->asked ? c->asked : c->cohort;
+    om_status st = fl_recipe_population(&s->conf.recipe, c->n_clients, err);
     s->env = (fl_env){.dim = c->dim,
                       .n_clients = c->n_clients,
                       .cohort = c->cohort,
@@ -80,7 +81,8 @@ om_status sim_open(const sim_config *c, const float *x0, sim **out, om_err *err)
                       .up = s->conf.recipe.up,
                       .up_p = s->conf.recipe.up_p,
                       .k = c->k};
-    om_status st = take_memory(s, err);
+    if (st == OM_OK)
+        st = take_memory(s, err);
     if (st == OM_OK)
         st = algo(s)->server_open(&s->env, s->server, x0, err);
     if (st != OM_OK) {
