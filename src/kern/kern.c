@@ -4,6 +4,7 @@
  * builds on are in use too: masking avx2 masks everything above it, so each mask is a
  * machine that exists. */
 #include "kern/kern.h"
+#include "kern/attn.h"
 #include "kern/gemm.h"
 #include "kern/qmat.h"
 #include "kern/vec.h"
@@ -75,6 +76,7 @@ void kern_init(kern *k, unsigned mask)
     climb(k);
     k->gemm = gemm_kernels_for(k->flags);
     k->qmat = qmat_kernels_for(k->flags);
+    k->attn = attn_kernels_for(k->flags);
 }
 
 void kern_flag_names(unsigned flags, char *out, size_t cap)

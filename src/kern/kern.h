@@ -56,6 +56,7 @@ struct kern {
     /* ---- packed types: see kern/gemm.h and kern/qmat.h for the drivers -------- */
     const struct gemm_kernels *gemm; /* f32 micro-kernels, owned by gemm.c      */
     const struct qmat_kernels *qmat; /* int8-dot kernels per type, qmat.c       */
+    const struct attn_kernels *attn; /* products with cached keys and values, attn.h */
 };
 
 unsigned kern_cpu_flags(void); /* what this CPU and kernel offer */

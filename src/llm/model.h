@@ -55,7 +55,7 @@ typedef struct {
     uint32_t rows;
     const nn_seq *seq;
     uint32_t n_seq;
-    nn_kv_layer *kv;           /* (n_layer) or NULL */
+    const nn_kv_layer *kv;     /* (n_layer) or NULL */
     bool recompute;            /* keep only block inputs for the backward */
 } llm_batch;
 
@@ -115,7 +115,13 @@ int32_t llm_sample(const llm_sampling *s, float *logits, uint32_t vocab, const i
                    uint32_t n_recent, rng *r, arena scratch);
 size_t llm_sample_bytes(uint32_t vocab); /* scratch it needs */
 
+/* What sessions of one model share: pages for their keys and values, in a budget, and
+ * the memory of one forward.  Several sessions may begin with the same pages.  A page is
+ * KV_TOKENS tokens of every layer and is counted by reference; who appends to a shared
+ * one copies it first.  One call at a time over all sessions of an llm_kv. */
+typedef struct llm_kv llm_kv;
 typedef struct llm_session llm_session; /* one mutable timeline: tokens and their cache */
+
 typedef struct {
     uint32_t context;       /* 0: the model's, capped at 4096 */
     dtype kv_type;          /* DTYPE_F32 (0) or DTYPE_F16 */
@@ -124,18 +130,49 @@ typedef struct {
     const kern *k;
     pool *pool;
     const om_cancel *cancel;
+    uint64_t budget;        /* most bytes of pages; 0: no limit */
+    llm_kv *kv;             /* shared pages; then only context and cancel count above */
 } llm_session_args;
+
+/* Pages for sessions opened with args.kv; args.context and args.cancel do not count.
+ * Closing gives up the caller's hold: it ends with its last session. */
+om_status llm_kv_open(llm_model *m, const llm_session_args *a, llm_kv **out, om_err *err);
+void llm_kv_close(llm_kv *kv);
+uint64_t llm_kv_bytes(const llm_kv *kv);      /* of pages now */
+uint64_t llm_kv_page_bytes(const llm_kv *kv); /* of a page as it is first written */
+
 om_status llm_session_open(llm_model *m, const llm_session_args *a, llm_session **out,
                            om_err *err);
+/* A second timeline with the same tokens, which takes no memory until they part. */
+om_status llm_session_fork(const llm_session *s, llm_session **out, om_err *err);
 void llm_session_close(llm_session *s);
-/* Append tokens; logits (vocab) of the last one, owned by the session. */
+llm_kv *llm_session_kv(const llm_session *s); /* to open others on; the session's */
+
+/* Append tokens; logits (vocab) of the last one, valid until the next call on any
+ * session of the same llm_kv. */
 om_status llm_eval(llm_session *s, const int32_t *ids, uint32_t n, const float **logits,
                    om_err *err);
+/* The same for several sessions of one llm_kv in one forward (of `batch` rows at most, then
+ * further ones): logits are those of the last `want` of the n rows, (want, vocab), valid
+ * until the next call; NULL when want is 0.  All sessions advance, or none does.
+ * A row's logits have the same bits alone and in any company, as long as no product goes
+ * through f32 gemm (F32 weights, adapters, exact): such rows agree to f32 rounding. */
+typedef struct {
+    llm_session *s;
+    const int32_t *ids; /* (n) */
+    uint32_t n, want;
+    const float *logits; /* out */
+} llm_turn;
+om_status llm_eval_many(llm_turn *t, uint32_t n, om_err *err);
+/* Append tokens; the hidden states after the final norm into out (n, dim). */
+om_status llm_hidden(llm_session *s, const int32_t *ids, uint32_t n, float *out,
+                     om_err *err);
 /* Make `ids` the session's whole timeline: what it shares with the tokens already there
  * is kept, the rest is forgotten, only the new tail is computed.  n >= 1. */
 om_status llm_sync(llm_session *s, const int32_t *ids, uint32_t n, uint32_t *reused,
                    const float **logits, om_err *err);
 uint32_t llm_past(const llm_session *s);
+const int32_t *llm_tokens(const llm_session *s); /* (llm_past) the timeline */
 uint32_t llm_context(const llm_session *s); /* tokens it can hold */
 /* Forget the last n_tokens. */
 om_status llm_rewind(llm_session *s, uint32_t n_tokens, om_err *err);

@@ -1,64 +1,49 @@
-/* session.c - one timeline of tokens and its key-value cache.
+/* session.c - timelines of tokens over a paged cache, one or many in a forward.
  *
- * Prompts go through in batches; the head is computed for the last token alone.  A call
- * that fails or is cancelled leaves the timeline as it was: cache slots past its end are
- * never read. */
-#include "llm/model.h"
+ * A forward takes rows of several sessions; prompts longer than a batch take several.
+ * The head is computed for the rows whose logits are wanted alone.  A call that fails or
+ * is cancelled leaves every timeline as it was: cache slots past its end are never
+ * read. */
+#include "llm/kv.h"
 
-enum { DEFAULT_CONTEXT = 4096, DEFAULT_BATCH = 256 };
+enum { DEFAULT_CONTEXT = 4096 };
 
 struct llm_session {
-    llm_model *m;
-    nn *c;
-    nn_kv_layer *kv;   /* (n_layer) */
-    void *cache;       /* all layers' keys and values */
+    llm_kv *kv;
+    kv_page **page;    /* (pages) of the n tokens; NULL behind them */
+    nn_kv_page *view;  /* (pages) the same for nn */
     int32_t *ids;      /* (context) the timeline */
-    int32_t *pos;      /* (context) 0, 1, 2, ... */
-    float *logits;     /* (vocab) */
-    uint32_t n, context, batch;
+    uint32_t n, context, pages;
+    const om_cancel *cancel;
 };
+
+static uint32_t pages_of(uint32_t tokens) { return (tokens + KV_TOKENS - 1) / KV_TOKENS; }
 
 /* ---- open and close ------------------------------------------------------------------ */
 
-static om_status cache_open(llm_session *s, dtype type, om_err *err)
+static om_status fill(llm_session *s, llm_model *m, const llm_session_args *a, om_err *err)
 {
-    const llm_hparams *h = &s->m->h;
-    size_t row = (size_t)h->n_kv_head * h->head_dim * (type == DTYPE_F16 ? 2 : 4), half, all;
-    if (!size_mul(row, s->context, &half) || !size_mul(half, 2 * (size_t)h->n_layer, &all))
-        return fail(err, OM_ELIMIT, "session: a cache of %u tokens is too large", s->context);
-    uint8_t *p = s->cache = mem_alloc(all);
-    s->kv = mem_array(h->n_layer, sizeof(*s->kv));
-    if (!p || !s->kv)
-        return fail(err, OM_ENOMEM,
-                    "session: no memory for the cache of %u tokens (%zu MB); take a smaller "
-                    "context", s->context, all >> 20);
-    for (uint32_t i = 0; i < h->n_layer; i++, p += 2 * half)
-        s->kv[i] = (nn_kv_layer){.type = type, .k = p, .v = p + half, .capacity = s->context};
-    return OM_OK;
-}
-
-static om_status fill(llm_session *s, const llm_session_args *a, om_err *err)
-{
-    const llm_hparams *h = &s->m->h;
-    s->context = a->context ? a->context : (uint32_t)size_min(h->context, DEFAULT_CONTEXT);
-    s->batch = (uint32_t)size_min(a->batch ? a->batch : DEFAULT_BATCH, s->context);
-    if (s->m->pos_embed && s->context > s->m->pos_embed->rows)
+    s->context = a->context ? a->context : (uint32_t)size_min(m->h.context, DEFAULT_CONTEXT);
+    s->pages = pages_of(s->context);
+    s->cancel = a->cancel;
+    if (a->kv && a->kv->m != m)
+        return fail(err, OM_EARG, "session: the shared cache belongs to another model");
+    if (m->pos_embed && s->context > m->pos_embed->rows)
         return fail(err, OM_EARG, "session: a context of %u tokens; this model knows %u "
-                    "positions", s->context, s->m->pos_embed->rows);
-    if (a->kv_type != DTYPE_F32 && a->kv_type != DTYPE_F16)
-        return fail(err, OM_EARG, "session: the cache can be F32 or F16, not type %d",
-                    (int)a->kv_type);
+                    "positions", s->context, m->pos_embed->rows);
+    if (a->kv) {
+        s->kv = a->kv;
+        s->kv->refs++;
+    } else {
+        TRY(llm_kv_open(m, a, &s->kv, err));
+    }
     s->ids = mem_array(s->context, sizeof(*s->ids));
-    s->pos = mem_array(s->context, sizeof(*s->pos));
-    s->logits = mem_array(h->vocab, sizeof(*s->logits));
-    if (!s->ids || !s->pos || !s->logits)
+    s->page = mem_array(s->pages, sizeof(*s->page));
+    s->view = mem_array(s->pages, sizeof(*s->view));
+    if (!s->ids || !s->page || !s->view)
         return fail(err, OM_ENOMEM, "session: no memory for %u tokens", s->context);
-    for (uint32_t i = 0; i < s->context; i++)
-        s->pos[i] = (int32_t)i;
-    TRY(cache_open(s, a->kv_type, err));
-    TRY(nn_open(&(nn_config){.k = a->k, .pool = a->pool}, &s->c, err));
-    s->c->exact = a->exact;
-    s->c->cancel = a->cancel;
+    if (s->context > s->kv->capacity)
+        s->kv->capacity = s->context;
     return OM_OK;
 }
 
@@ -69,8 +54,7 @@ om_status llm_session_open(llm_model *m, const llm_session_args *a, llm_session 
     *out = NULL;
     if (!s)
         return fail(err, OM_ENOMEM, "session: no memory");
-    s->m = m;
-    om_status st = fill(s, a, err);
+    om_status st = fill(s, m, a, err);
     if (st != OM_OK) {
         llm_session_close(s);
         return st;
@@ -79,98 +63,252 @@ om_status llm_session_open(llm_model *m, const llm_session_args *a, llm_session 
     return OM_OK;
 }
 
+om_status llm_session_fork(const llm_session *s, llm_session **out, om_err *err)
+{
+    llm_session_args a = {.context = s->context, .cancel = s->cancel, .kv = s->kv};
+    TRY(llm_session_open(s->kv->m, &a, out, err));
+    llm_session *f = *out;
+    f->n = s->n;
+    memcpy(f->ids, s->ids, s->n * sizeof(*s->ids));
+    for (uint32_t i = 0; i < pages_of(s->n); i++) {
+        f->page[i] = s->page[i];
+        f->page[i]->refs++;
+    }
+    return OM_OK;
+}
+
+/* Give back the pages behind the end. */
+static void trim(llm_session *s)
+{
+    for (uint32_t i = pages_of(s->n); i < s->pages && s->page[i]; i++) {
+        kv_page_drop(s->kv, s->page[i]);
+        s->page[i] = NULL;
+    }
+}
+
 void llm_session_close(llm_session *s)
 {
     if (!s)
         return;
-    nn_close(s->c);
-    mem_free(s->kv);
-    mem_free(s->cache);
+    s->n = 0;
+    if (s->page)
+        trim(s);
+    llm_kv_close(s->kv);
+    mem_free(s->page);
+    mem_free(s->view);
     mem_free(s->ids);
-    mem_free(s->pos);
-    mem_free(s->logits);
     mem_free(s);
 }
 
-/* ---- evaluation ---------------------------------------------------------------------- */
+/* ---- a forward ------------------------------------------------------------------------ */
 
 typedef struct {
-    llm_session *s;
-    uint32_t past, rows;
-    bool head;
-} step;
+    llm_kv *kv;
+    const llm_turn *turn;
+    uint32_t n_turn;
+    uint32_t at, done;             /* the next row: of turn `at`, row `done` */
+    uint32_t rows, n_seq, n_out;   /* of this forward */
+    size_t rows_before, out_before;
+    float *hidden;                 /* (all rows, dim) or NULL */
+} batch;
 
-static om_status run_step(nn *c, void *ctx)
+static om_status forward(nn *c, void *ctx)
 {
-    const step *t = ctx;
-    llm_session *s = t->s;
-    nn_seq seq = {.row = 0, .n_rows = t->rows, .past = t->past};
-    llm_batch b = {.ids = s->ids + t->past, .pos = s->pos + t->past, .rows = t->rows,
-                   .seq = &seq, .n_seq = 1, .kv = s->kv};
-    nn_tensor *x = s->m->arch->forward(c, s->m, &b);
-    if (!t->head)
+    const batch *b = ctx;
+    llm_kv *kv = b->kv;
+    llm_model *m = kv->m;
+    llm_batch in = {.ids = kv->ids, .pos = kv->pos, .rows = b->rows, .seq = kv->seq,
+                    .n_seq = b->n_seq, .kv = kv->layer};
+    nn_tensor *x = m->arch->forward(c, m, &in);
+    if (b->hidden)
+        nn_output(c, x, b->hidden + b->rows_before * m->h.dim);
+    if (!b->n_out)
         return c->status;
-    uint32_t last = t->rows - 1;
-    nn_tensor *y = nn_linear(c, nn_rows(c, x, &last, 1), s->m->output, NULL);
-    nn_output(c, y, s->logits);
+    if (b->n_out < b->rows)
+        x = nn_rows(c, x, kv->out_row, b->n_out);
+    nn_output(c, nn_linear(c, x, m->output, NULL), kv->logits + b->out_before * m->h.vocab);
     return c->status;
 }
 
-static om_status check_ids(const llm_session *s, const int32_t *ids, uint32_t n, om_err *err)
+/* Rows [done, done + n) of turn t behind the rows there are. */
+static void add_rows(batch *b, const llm_turn *t, uint32_t n)
+{
+    llm_kv *kv = b->kv;
+    kv->seq[b->n_seq++] = (nn_seq){.row = b->rows, .n_rows = n, .past = t->s->n + b->done,
+                                   .page = t->s->view};
+    for (uint32_t i = b->done; i < b->done + n; i++, b->rows++) {
+        kv->ids[b->rows] = t->ids[i];
+        kv->pos[b->rows] = (int32_t)(t->s->n + i);
+        if (i + t->want >= t->n)
+            kv->out_row[b->n_out++] = b->rows;
+    }
+}
+
+static bool next_batch(batch *b)
+{
+    b->rows_before += b->rows;
+    b->out_before += b->n_out;
+    b->rows = b->n_seq = b->n_out = 0;
+    while (b->at < b->n_turn && b->rows < b->kv->batch) {
+        const llm_turn *t = &b->turn[b->at];
+        uint32_t n = (uint32_t)size_min(t->n - b->done, b->kv->batch - b->rows);
+        add_rows(b, t, n);
+        b->done += n;
+        if (b->done == t->n) {
+            b->done = 0;
+            b->at++;
+        }
+    }
+    return b->rows > 0;
+}
+
+static om_status run_all(batch *b, om_err *err)
+{
+    llm_kv *kv = b->kv;
+    for (uint32_t i = 0; i < kv->m->h.n_layer; i++)
+        kv->layer[i].capacity = kv->capacity;
+    kv->c->cancel = b->turn[0].s->cancel;
+    while (next_batch(b)) {
+        uint64_t key = (uint64_t)b->rows | (uint64_t)b->n_out << 17 |
+                       (uint64_t)(b->hidden != NULL) << 34 | (uint64_t)kv->capacity << 35;
+        TRY(nn_run(kv->c, key, false, forward, b, err));
+    }
+    return OM_OK;
+}
+
+/* ---- several sessions ------------------------------------------------------------------- */
+
+static om_status check_turn(const llm_turn *t, om_err *err)
+{
+    const llm_session *s = t->s;
+    if (t->n == 0)
+        return fail(err, OM_EARG, "session: no tokens to evaluate");
+    if (t->want > t->n)
+        return fail(err, OM_EARG, "session: logits of %u rows wanted, %u are computed",
+                    t->want, t->n);
+    if (t->n > s->context - s->n)
+        return fail(err, OM_ELIMIT,
+                    "session: %u tokens after %u do not fit a context of %u", t->n, s->n,
+                    s->context);
+    for (uint32_t i = 0; i < t->n; i++)
+        if (t->ids[i] < 0 || (uint32_t)t->ids[i] >= s->kv->m->h.vocab)
+            return fail(err, OM_EARG, "session: token %d; the vocabulary has %u", t->ids[i],
+                        s->kv->m->h.vocab);
+    return OM_OK;
+}
+
+/* Pages for n more tokens, writable. */
+static om_status room(llm_session *s, uint32_t n, om_err *err)
+{
+    for (uint32_t i = s->n / KV_TOKENS; i < pages_of(s->n + n); i++) {
+        TRY(s->page[i] ? kv_page_own(s->kv, &s->page[i], err)
+                       : kv_page_new(s->kv, &s->page[i], err));
+    }
+    for (uint32_t i = 0; i < pages_of(s->n + n); i++)
+        s->view[i] = (nn_kv_page){s->page[i]->data, s->page[i]->form->layer};
+    return OM_OK;
+}
+
+static om_status prepare(const llm_turn *t, uint32_t n, om_err *err)
+{
+    llm_kv *kv = t[0].s->kv;
+    size_t outs = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        if (t[i].s->kv != kv)
+            return fail(err, OM_EARG, "session: sessions of one forward must share pages");
+        for (uint32_t j = 0; j < i; j++)
+            if (t[i].s == t[j].s)
+                return fail(err, OM_EARG, "session: a session has two turns in one forward");
+        TRY(check_turn(&t[i], err));
+        outs += t[i].want;
+    }
+    for (uint32_t i = 0; i < n; i++)
+        TRY(room(t[i].s, t[i].n, err));
+    if (outs <= kv->cap_logits)
+        return OM_OK;
+    size_t floats;
+    float *p = size_mul(outs, kv->m->h.vocab, &floats) ? mem_array(floats, sizeof(*p)) : NULL;
+    if (!p)
+        return fail(err, OM_ENOMEM, "session: no memory for the logits of %zu rows", outs);
+    mem_free(kv->logits);
+    kv->logits = p;
+    kv->cap_logits = outs;
+    return OM_OK;
+}
+
+static om_status eval(llm_turn *t, uint32_t n, float *hidden, om_err *err)
 {
     if (n == 0)
         return fail(err, OM_EARG, "session: no tokens to evaluate");
-    if (n > s->context - s->n)
-        return fail(err, OM_ELIMIT,
-                    "session: %u tokens after %u do not fit a context of %u", n, s->n,
-                    s->context);
-    for (uint32_t i = 0; i < n; i++)
-        if (ids[i] < 0 || (uint32_t)ids[i] >= s->m->h.vocab)
-            return fail(err, OM_EARG, "session: token %d; the vocabulary has %u", ids[i],
-                        s->m->h.vocab);
-    return OM_OK;
+    batch b = {.kv = t[0].s->kv, .turn = t, .n_turn = n, .hidden = hidden};
+    om_status st = prepare(t, n, err);
+    if (st == OM_OK)
+        st = run_all(&b, err);
+    const float *logits = b.kv->logits;
+    for (uint32_t i = 0; i < n; i++) {
+        llm_session *s = t[i].s;
+        t[i].logits = NULL;
+        if (st != OM_OK) {
+            trim(s);
+            continue;
+        }
+        memmove(s->ids + s->n, t[i].ids, t[i].n * sizeof(*s->ids));
+        s->n += t[i].n;
+        if (t[i].want)
+            t[i].logits = logits;
+        logits += (size_t)t[i].want * b.kv->m->h.vocab;
+    }
+    return st;
 }
+
+om_status llm_eval_many(llm_turn *t, uint32_t n, om_err *err)
+{
+    return eval(t, n, NULL, err);
+}
+
+om_status llm_hidden(llm_session *s, const int32_t *ids, uint32_t n, float *out, om_err *err)
+{
+    llm_turn t = {.s = s, .ids = ids, .n = n};
+    return eval(&t, 1, out, err);
+}
+
+/* ---- one session ------------------------------------------------------------------------ */
 
 om_status llm_eval(llm_session *s, const int32_t *ids, uint32_t n, const float **logits,
                    om_err *err)
 {
-    TRY(check_ids(s, ids, n, err));
-    memmove(s->ids + s->n, ids, n * sizeof(*ids));
-    for (uint32_t done = 0; done < n;) {
-        step t = {.s = s, .past = s->n + done,
-                  .rows = (uint32_t)size_min(n - done, s->batch)};
-        t.head = done + t.rows == n;
-        uint64_t key = (uint64_t)t.rows << 1 | t.head;
-        TRY(nn_run(s->c, key, false, run_step, &t, err));
-        done += t.rows;
-    }
-    s->n += n;
+    llm_turn t = {.s = s, .ids = ids, .n = n, .want = n > 0};
+    TRY(eval(&t, 1, NULL, err));
     if (logits)
-        *logits = s->logits;
+        *logits = t.logits;
     return OM_OK;
 }
 
 om_status llm_sync(llm_session *s, const int32_t *ids, uint32_t n, uint32_t *reused,
                    const float **logits, om_err *err)
 {
-    uint32_t same = 0, before = s->n;
+    uint32_t same = 0;
     if (n == 0)
         return fail(err, OM_EARG, "session: no tokens to evaluate");
-    while (same < before && same + 1 < n && s->ids[same] == ids[same])
+    while (same < s->n && same + 1 < n && s->ids[same] == ids[same])
         same++;
     s->n = same; /* at least the last token is computed: its logits are wanted */
+    trim(s);
     if (reused)
         *reused = same;
     return llm_eval(s, ids + same, n - same, logits, err);
 }
 
 uint32_t llm_past(const llm_session *s) { return s->n; }
+const int32_t *llm_tokens(const llm_session *s) { return s->ids; }
 uint32_t llm_context(const llm_session *s) { return s->context; }
+llm_kv *llm_session_kv(const llm_session *s) { return s->kv; }
 
 om_status llm_rewind(llm_session *s, uint32_t n_tokens, om_err *err)
 {
     if (n_tokens > s->n)
         return fail(err, OM_EARG, "session: cannot rewind %u of %u tokens", n_tokens, s->n);
     s->n -= n_tokens;
+    trim(s);
     return OM_OK;
 }

@@ -23,6 +23,7 @@
 #ifndef NN_NN_H
 #define NN_NN_H
 
+#include "kern/attn.h"
 #include "kern/kern.h"
 #include "tensor/tensor.h"
 
@@ -166,19 +167,33 @@ typedef struct {
 } nn_rope_args;
 nn_tensor *nn_rope(nn *c, nn_tensor *x, const int32_t *pos, const nn_rope_args *a);
 
-/* A key-value cache of one layer: capacity tokens, F32 or F16, [token][kv_head][dim]. */
+/* Where one layer lies in a page: a block of keys and one of values per kv head, one
+ * behind the other (kern/attn.h); offsets in bytes. */
 typedef struct {
-    dtype type;
-    void *k, *v;
-    uint32_t capacity;
+    kv_type k, v;
+    size_t k_at, v_at;
+} nn_kv_part;
+
+/* A page of a key-value cache: KV_TOKENS consecutive tokens of every layer. */
+typedef struct {
+    uint8_t *data;
+    const nn_kv_part *layer; /* (n_layer) */
+} nn_kv_page;
+
+/* One layer of a cache, of all sequences of a batch. */
+typedef struct {
+    uint32_t layer;
+    uint32_t capacity; /* tokens of the longest sequence there may be */
+    bool rotate;       /* keys and values are stored rotated (kv_rotate) */
 } nn_kv_layer;
 
-/* Which rows of the batch belong together.  With a cache, rows of sequence s are
- * appended at cache slot `past` and attend to cache tokens [0, past + i]; without (kv
- * NULL, training) they attend among themselves, causally. */
+/* Which rows of the batch belong together.  With a cache, row i of the sequence is
+ * appended as its token past + i and attends to its tokens [0, past + i]; the pages it is
+ * written to must be plain and nobody else's.  Without (kv NULL, training) rows attend
+ * among themselves, causally. */
 typedef struct {
     uint32_t row, n_rows, past;
-    uint32_t kv_slot; /* first token of this sequence in the layer's cache */
+    const nn_kv_page *page; /* (past + n_rows) / KV_TOKENS of them, rounded up */
 } nn_seq;
 
 typedef struct {
@@ -186,9 +201,10 @@ typedef struct {
     float scale;     /* 0: 1/sqrt(head_dim) */
     uint32_t window; /* 0: none; else attend to the last `window` tokens only */
 } nn_attn_args;
-/* q (rows, n_head*d), k and v (rows, n_kv_head*d).  Never writes the score matrix. */
+/* q (rows, n_head*d), k and v (rows, n_kv_head*d).  Never writes the score matrix.  Over a
+ * cache a row has the same bits in any batch and on any number of threads. */
 nn_tensor *nn_attention(nn *c, nn_tensor *q, nn_tensor *k, nn_tensor *v, const nn_seq *seq,
-                        uint32_t n_seq, const nn_attn_args *a, nn_kv_layer *kv);
+                        uint32_t n_seq, const nn_attn_args *a, const nn_kv_layer *kv);
 
 /* Images: a row is channels*h*w (CHW).  Weight (out, in*kh*kw), stride, zero padding. */
 typedef struct {

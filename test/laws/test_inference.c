@@ -3,12 +3,15 @@
 #include "nn/nn.h"
 #include "test.h"
 
-enum { CACHE_ROWS = 200, CACHE_HEADS = 6, CACHE_KV = 2, CACHE_D = 16 };
+enum { CACHE_ROWS = 200, CACHE_HEADS = 6, CACHE_KV = 2, CACHE_D = 16,
+       CACHE_PAGES = (CACHE_ROWS + KV_TOKENS - 1) / KV_TOKENS };
 
 /* Two sequences of CACHE_ROWS tokens, fed to the cache in batches. */
 typedef struct {
     nn_attn_args a;
     nn_kv_layer kv;
+    nn_kv_part part;
+    nn_kv_page page[2][CACHE_PAGES];
     float *q[2], *k[2], *v[2], *out[2];
     nn_seq seq[2];
     float *batch_q, *batch_k, *batch_v, *batch_out;
@@ -38,7 +41,7 @@ static void feed(test *t, nn *c, cached *s, uint32_t beg, uint32_t n)
     s->rows = 2 * n;
     s->n_seq = 2;
     for (uint32_t i = 0; i < 2; i++) {
-        s->seq[i] = (nn_seq){i * n, n, beg, i * CACHE_ROWS};
+        s->seq[i] = (nn_seq){i * n, n, beg, s->page[i]};
         move(s->batch_q + i * n * qc, s->q[i] + beg * qc, n, qc);
         move(s->batch_k + i * n * kc, s->k[i] + beg * kc, n, kc);
         move(s->batch_v + i * n * kc, s->v[i] + beg * kc, n, kc);
@@ -106,23 +109,31 @@ static void compare_cached(test *t, const cached *s, int i)
     mem_free(y);
 }
 
-static void run_cached(test *t, const kern *k, pool *p, dtype type, uint32_t window)
+static void open_pages(cached *s, kv_type type)
+{
+    size_t k = kv_block_bytes(type, false, CACHE_D), v = kv_block_bytes(type, true, CACHE_D);
+    s->part = (nn_kv_part){type, type, 0, CACHE_KV * k};
+    for (int i = 0; i < 2; i++)
+        for (int j = 0; j < CACHE_PAGES; j++)
+            s->page[i][j] = (nn_kv_page){mem_alloc(CACHE_KV * (k + v)), &s->part};
+}
+
+static void run_cached(test *t, const kern *k, pool *p, kv_type type, uint32_t window)
 {
     rng r = rng_for(9, 0, 0, 0);
     nn *c;
     om_err err = {0};
     const uint32_t qc = CACHE_HEADS * CACHE_D, kc = CACHE_KV * CACHE_D;
     cached s = {.a = {CACHE_HEADS, CACHE_KV, CACHE_D, 0, window},
-                .kv = {type, NULL, NULL, 2 * CACHE_ROWS}};
-    bool half = type == DTYPE_F16; /* exactly what the cache can hold */
+                .kv = {.capacity = CACHE_ROWS}};
+    bool half = type == KV_F16; /* exactly what the cache can hold */
+    open_pages(&s, type);
     for (int i = 0; i < 2; i++) {
         s.q[i] = random_rows(&r, qc, false);
         s.k[i] = random_rows(&r, kc, half);
         s.v[i] = random_rows(&r, kc, half);
         s.out[i] = random_rows(&r, qc, false);
     }
-    s.kv.k = mem_array(2 * CACHE_ROWS * kc, half ? 2 : 4);
-    s.kv.v = mem_array(2 * CACHE_ROWS * kc, half ? 2 : 4);
     s.batch_q = mem_array(2 * CACHE_ROWS * qc, sizeof(float));
     s.batch_k = mem_array(2 * CACHE_ROWS * kc, sizeof(float));
     s.batch_v = mem_array(2 * CACHE_ROWS * kc, sizeof(float));
@@ -138,8 +149,10 @@ static void run_cached(test *t, const kern *k, pool *p, dtype type, uint32_t win
     for (int i = 0; i < 2; i++)
         compare_cached(t, &s, i);
     nn_close(c);
+    for (int i = 0; i < 2 * CACHE_PAGES; i++)
+        mem_free(s.page[i / CACHE_PAGES][i % CACHE_PAGES].data);
     void *all[] = {s.q[0],   s.q[1], s.k[0], s.k[1],    s.v[0],    s.v[1],    s.out[0],
-                   s.out[1], s.kv.k, s.kv.v, s.batch_q, s.batch_k, s.batch_v, s.batch_out};
+                   s.out[1], s.batch_q, s.batch_k, s.batch_v, s.batch_out};
     for (size_t i = 0; i < countof(all); i++)
         mem_free(all[i]);
 }
@@ -151,10 +164,10 @@ static void caches(test *t)
     om_err err = {0};
     kern_init(&k, 0);
     CHECK_OK(t, pool_open(2, &p, &err), err);
-    run_cached(t, &k, p, DTYPE_F32, 0);
-    run_cached(t, &k, p, DTYPE_F16, 0);
-    run_cached(t, &k, p, DTYPE_F32, 50);
-    run_cached(t, &k, p, DTYPE_F16, 150);
+    run_cached(t, &k, p, KV_F32, 0);
+    run_cached(t, &k, p, KV_F16, 0);
+    run_cached(t, &k, p, KV_F32, 50);
+    run_cached(t, &k, p, KV_F16, 150);
     pool_close(p);
 }
 

@@ -10,7 +10,7 @@ typedef struct {
     const llm_model *m;
     const llm_batch *b;
     const llm_layer *l;
-    nn_kv_layer *kv; /* this layer's cache or NULL */
+    const nn_kv_layer *kv; /* this layer's cache or NULL */
 } llm_step;
 
 /* x through `block` for every layer; block's ctx is an llm_step.  With b->recompute only

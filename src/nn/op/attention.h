@@ -13,7 +13,7 @@ typedef struct {
     const nn_seq *seq;
     uint32_t n_seq;
     nn_attn_args a;
-    nn_kv_layer *kv;
+    const nn_kv_layer *kv;
 } attn;
 
 /* Keys of block [j0, j0 + n) that the query at position p may see: [lo, hi) in it. */
@@ -32,5 +32,9 @@ static inline uint64_t attn_first(uint32_t window, uint64_t p)
 }
 
 void attn_back(nn *c, void *saved); /* attention_back.c */
+
+/* Over a cache (attention_cache.c): bytes of scratch, appending, and the result in s->y. */
+size_t attn_cache_bytes(const nn *c, const attn *s);
+void attn_cache(nn *c, const attn *s, void *scratch);
 
 #endif

@@ -1,0 +1,230 @@
+/* test_kv.c - sessions over shared pages: forks, several sessions in one forward, hidden
+ * states, budgets.  The model is the keyboard demo's, whose F16 weights never meet the f32
+ * product: a row must have the same bits whatever it is computed with. */
+#include "test.h"
+
+#include "llm/model.h"
+
+enum { TOKENS = 200, CONTEXT = 256, SESSIONS = 3 };
+
+typedef struct {
+    llm_model *m;
+    kern k;
+    pool *pool;
+    int32_t ids[TOKENS];
+    float *want; /* (TOKENS, vocab) logits of every prefix of ids, one token at a time */
+    uint32_t vocab;
+} fixture;
+
+static llm_session_args args_of(const fixture *f)
+{
+    return (llm_session_args){.context = CONTEXT, .kv_type = DTYPE_F16, .k = &f->k,
+                              .pool = f->pool};
+}
+
+static llm_session *session(test *t, const fixture *f, llm_session_args a)
+{
+    llm_session *s = NULL;
+    om_err err = {0};
+    CHECK_OK(t, llm_session_open(f->m, &a, &s, &err), err);
+    return s;
+}
+
+static const float *eval(test *t, llm_session *s, const int32_t *ids, uint32_t n)
+{
+    const float *logits = NULL;
+    om_err err = {0};
+    CHECK_OK(t, llm_eval(s, ids, n, &logits, &err), err);
+    return logits;
+}
+
+static void open_fixture(test *t, fixture *f)
+{
+    om_err err = {0};
+    rng r = rng_for(3, 0, 0, 0);
+    *f = (fixture){0};
+    kern_init(&f->k, 0);
+    CHECK_OK(t, pool_open(2, &f->pool, &err), err);
+    CHECK_OK(t, llm_open(OM_SOURCE_DIR "/demo/keyboard.gguf", &f->m, &err), err);
+    f->vocab = f->m->h.vocab;
+    for (int i = 0; i < TOKENS; i++)
+        f->ids[i] = (int32_t)rng_below(&r, f->vocab);
+    f->want = mem_array((size_t)TOKENS * f->vocab, sizeof(float));
+    llm_session_args one = args_of(f);
+    one.pool = NULL;
+    llm_session *s = session(t, f, one);
+    for (int i = 0; i < TOKENS; i++)
+        memcpy(f->want + (size_t)i * f->vocab, eval(t, s, f->ids + i, 1),
+               f->vocab * sizeof(float));
+    llm_session_close(s);
+}
+
+static void close_fixture(fixture *f)
+{
+    llm_close(f->m);
+    pool_close(f->pool);
+    mem_free(f->want);
+}
+
+/* Logits of ids[0..i] are those computed alone. */
+static bool same(const fixture *f, const float *logits, uint32_t i)
+{
+    return logits &&
+           memcmp(logits, f->want + (size_t)i * f->vocab, f->vocab * sizeof(float)) == 0;
+}
+
+/* Any cut of a prompt, any number of threads: the bits of one token at a time. */
+static void batches(test *t)
+{
+    fixture f;
+    open_fixture(t, &f);
+    static const uint32_t batch[] = {1, 2, 7, 8, 9, 64, 65, 200};
+    for (size_t i = 0; i < countof(batch); i++) {
+        llm_session_args a = args_of(&f);
+        a.batch = batch[i];
+        llm_session *s = session(t, &f, a);
+        CHECK(t, same(&f, eval(t, s, f.ids, 150), 149));
+        CHECK(t, same(&f, eval(t, s, f.ids + 150, 50), 199));
+        om_err err = {0};
+        CHECK_OK(t, llm_rewind(s, 72, &err), err);
+        CHECK(t, same(&f, eval(t, s, f.ids + 128, 3), 130));
+        llm_session_close(s);
+    }
+    close_fixture(&f);
+}
+
+static void forks(test *t)
+{
+    fixture f;
+    om_err err = {0};
+    open_fixture(t, &f);
+    llm_session *s = session(t, &f, args_of(&f)), *a = NULL, *b = NULL;
+    llm_kv *kv = llm_session_kv(s);
+    uint64_t page = llm_kv_page_bytes(kv);
+    eval(t, s, f.ids, 100);
+    CHECK_INT(t, llm_kv_bytes(kv), 2 * page);
+    CHECK_OK(t, llm_session_fork(s, &a, &err), err);
+    CHECK_OK(t, llm_session_fork(a, &b, &err), err);
+    CHECK_INT(t, llm_kv_bytes(kv), 2 * page);
+    CHECK_INT(t, llm_past(b), 100);
+    int32_t other[3] = {5, 6, 7};
+    eval(t, a, other, 3); /* writes a copy of the second page */
+    CHECK_INT(t, llm_kv_bytes(kv), 3 * page);
+    CHECK(t, same(&f, eval(t, b, f.ids + 100, 20), 119));
+    CHECK_INT(t, llm_kv_bytes(kv), 4 * page);
+    CHECK(t, same(&f, eval(t, s, f.ids + 100, 1), 100)); /* the last holder copies nothing */
+    CHECK_INT(t, llm_kv_bytes(kv), 4 * page);
+    CHECK_OK(t, llm_rewind(a, 53, &err), err);
+    CHECK(t, same(&f, eval(t, a, f.ids + 50, 10), 59)); /* the first page is shared by all */
+    CHECK(t, same(&f, eval(t, s, f.ids + 101, 9), 109));
+    llm_session_close(s);
+    CHECK(t, same(&f, eval(t, b, f.ids + 120, 80), 199));
+    llm_session_close(b);
+    CHECK_INT(t, llm_kv_bytes(kv), page);
+    llm_session_close(a);
+    close_fixture(&f);
+}
+
+static void many(test *t)
+{
+    fixture f;
+    om_err err = {0};
+    open_fixture(t, &f);
+    llm_session_args a = args_of(&f);
+    a.batch = 16; /* the turns below take several forwards */
+    CHECK_OK(t, llm_kv_open(f.m, &a, &a.kv, &err), err);
+    llm_session *s[SESSIONS];
+    static const uint32_t past[SESSIONS] = {0, 70, 128}, n[SESSIONS] = {20, 1, 5},
+                          want[SESSIONS] = {3, 1, 5};
+    llm_turn turn[SESSIONS];
+    for (int i = 0; i < SESSIONS; i++) {
+        s[i] = session(t, &f, a);
+        if (past[i])
+            eval(t, s[i], f.ids, past[i]);
+        turn[i] = (llm_turn){.s = s[i], .ids = f.ids + past[i], .n = n[i], .want = want[i]};
+    }
+    llm_kv_close(a.kv); /* the sessions hold it */
+    CHECK_OK(t, llm_eval_many(turn, SESSIONS, &err), err);
+    for (int i = 0; i < SESSIONS; i++)
+        for (uint32_t j = 0; j < want[i]; j++)
+            CHECK(t, same(&f, turn[i].logits + j * f.vocab,
+                          past[i] + n[i] - want[i] + j));
+    turn[1] = turn[2]; /* a session twice */
+    CHECK_INT(t, llm_eval_many(turn, SESSIONS, &err), OM_EARG);
+    llm_session *own = session(t, &f, args_of(&f));
+    turn[1].s = own;
+    CHECK_INT(t, llm_eval_many(turn, SESSIONS, &err), OM_EARG);
+    turn[1] = (llm_turn){.s = s[1], .ids = f.ids, .n = 2, .want = 3};
+    CHECK_INT(t, llm_eval_many(turn, SESSIONS, &err), OM_EARG);
+    turn[1].n = CONTEXT;
+    CHECK_INT(t, llm_eval_many(turn, SESSIONS, &err), OM_ELIMIT);
+    CHECK_INT(t, llm_past(s[0]), 20); /* nobody advanced */
+    turn[0] = (llm_turn){.s = s[1], .ids = f.ids + 71, .n = 9};
+    CHECK_OK(t, llm_eval_many(turn, 1, &err), err);
+    CHECK(t, turn[0].logits == NULL && llm_past(s[1]) == 80);
+    CHECK(t, memcmp(llm_tokens(s[1]), f.ids, 80 * sizeof(int32_t)) == 0);
+    llm_session_close(own);
+    for (int i = 0; i < SESSIONS; i++)
+        llm_session_close(s[i]);
+    close_fixture(&f);
+}
+
+/* Logits are the output matrix times the hidden state. */
+static void hidden(test *t)
+{
+    fixture f;
+    om_err err = {0};
+    open_fixture(t, &f);
+    size_t dim = f.m->h.dim;
+    float *all = mem_array(TOKENS * dim, sizeof(float)), *w = mem_array(dim, sizeof(float));
+    llm_session_args a = args_of(&f);
+    a.batch = 64;
+    llm_session *s = session(t, &f, a);
+    CHECK_OK(t, llm_hidden(s, f.ids, TOKENS, all, &err), err);
+    const nn_weight *out = f.m->output;
+    for (uint32_t v = 0; v < f.vocab; v += 101) {
+        f.k.f16_to_f32(w, (const uint16_t *)out->data + v * dim, dim);
+        for (uint32_t i = 0; i < TOKENS; i += 33) {
+            double dot = 0;
+            for (size_t j = 0; j < dim; j++)
+                dot += (double)w[j] * (double)all[i * dim + j];
+            CHECK_NEAR(t, dot, f.want[(size_t)i * f.vocab + v], 1e-3);
+        }
+    }
+    llm_session_close(s);
+    mem_free(all);
+    mem_free(w);
+    close_fixture(&f);
+}
+
+static void budget(test *t)
+{
+    fixture f;
+    om_err err = {0};
+    open_fixture(t, &f);
+    llm_session *s = session(t, &f, args_of(&f));
+    llm_session_args a = args_of(&f);
+    a.budget = 2 * llm_kv_page_bytes(llm_session_kv(s));
+    llm_session_close(s);
+    s = session(t, &f, a);
+    eval(t, s, f.ids, 100);
+    const float *logits;
+    CHECK_INT(t, llm_eval(s, f.ids + 100, 60, &logits, &err), OM_ELIMIT);
+    CHECK_INT(t, llm_past(s), 100);
+    CHECK(t, same(&f, eval(t, s, f.ids + 100, 28), 127));
+    llm_session_close(s);
+    close_fixture(&f);
+}
+
+int main(int argc, char **argv)
+{
+    static const test_case list[] = {
+        {"batches", "the same bits however a prompt is cut", batches},
+        {"forks", "shared prefixes, copied on the first write", forks},
+        {"many", "several sessions in one forward", many},
+        {"hidden", "states after the final norm", hidden},
+        {"budget", "a full cache is refused, nothing lost", budget},
+        {0},
+    };
+    return test_main(argc, argv, list);
+}
