@@ -1,0 +1,12 @@
+/* list.h - the aggregators, in the order help shows them. */
+X(mean)
+X(median)
+X(trimmed_mean)
+X(meamed)
+X(krum)
+X(multi_krum)
+X(bulyan)
+X(geometric_median)
+X(centered_clipping)
+X(mda)
+X(fltrust)
