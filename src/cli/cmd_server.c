@@ -14,7 +14,7 @@ typedef struct {
     config cfg;
     const task_kind *kind;
     task_env task;
-    buf algo_params, codec_params, task_text;
+    buf algo_params, codec_params, aggregator_params, task_text;
     char host[128];
     uint16_t port;
     uint64_t rounds;
@@ -284,6 +284,7 @@ static om_status set_up(server *s, json_doc *spec, coord_config *k, om_err *err)
     const fl_recipe *r = &s->cfg.recipe;
     TRY(params_text(r->algo->params, r->p, &s->algo_params));
     TRY(params_text(r->up->params, r->up_p, &s->codec_params));
+    TRY(params_text(r->robust.row->params, r->robust.p, &s->aggregator_params));
     s->rounds = s->cfg.rounds;
     *k = (coord_config){.dir = cli_str(c, "dir") ? cli_str(c, "dir") : s->cfg.server.dir,
                         .run = cli_str(c, "run"),
@@ -292,6 +293,8 @@ static om_status set_up(server *s, json_doc *spec, coord_config *k, om_err *err)
                         .algorithm_params = (const char *)s->algo_params.data,
                         .codec = r->up->name,
                         .codec_params = (const char *)s->codec_params.data,
+                        .aggregator = r->robust.row->name,
+                        .aggregator_params = (const char *)s->aggregator_params.data,
                         .kind = s->kind->name,
                         .task = (const char *)s->task_text.data,
                         .base_path = hash_known(s) ? s->cfg.model.path : NULL,
@@ -317,6 +320,7 @@ static om_status run(cli *c, om_err *err)
     const char *names[1024];
     server s = {.c = c,
                 .algo_params = buf_growing(WIRE_PARAMS),
+                .aggregator_params = buf_growing(WIRE_PARAMS),
                 .codec_params = buf_growing(WIRE_PARAMS),
                 .task_text = buf_growing(WIRE_PARAMS)};
     json_doc spec = {0};
@@ -338,6 +342,7 @@ static om_status run(cli *c, om_err *err)
     coord_close(co);
     json_close(&spec);
     buf_free(&s.algo_params);
+    buf_free(&s.aggregator_params);
     buf_free(&s.codec_params);
     buf_free(&s.task_text);
     federated_meter_close(&s.meter);

@@ -94,7 +94,8 @@ const config_row config_rows[] = {
     ABSENT("device_tiers", "none"),
     ABSENT("privacy", "none"),
     ABSENT("secure_aggregation", "none"),
-    ABSENT("aggregation", "none; the weighted mean of the algorithm is used"),
+    ABSENT("aggregation", "none; what stands in for the mean is aggregator: (mean, median, "
+                          "trimmed_mean, krum, geometric_median, ...)"),
     ABSENT("personalization", "none"),
     ABSENT("async_mode", "none; rounds are synchronous"),
     {NULL, CONFIG_IS_TEXT, 0, 0, NULL, 0, 0, NULL, NULL},
@@ -188,7 +189,15 @@ static om_status set_named(config *c, str section, str key, str v, bool *known, 
         TRY(fl_recipe_of(v, (str){NULL, 0}, STR("identity"), (str){NULL, 0}, &fresh, err));
         r->algo = fresh.algo;
         memcpy(r->p, fresh.p, sizeof(r->p));
+        if (!aggregate_is_mean(&fresh.robust)) /* "krum": fedavg with it */
+            r->robust = fresh.robust;
         return OM_OK;
+    }
+    if (str_is(section, "aggregator")) {
+        if (!name)
+            return param_set(r->robust.row->params, r->robust.row->name, r->robust.p, key,
+                             v, err);
+        return fl_recipe_robust(r, v, (str){NULL, 0}, err);
     }
     if (str_is(section, "codec")) {
         if (!name)
@@ -209,7 +218,8 @@ static om_status set_named(config *c, str section, str key, str v, bool *known, 
     return OM_OK;
 }
 
-static const char *const named_sections[] = {"algorithm", "codec", "partition", NULL};
+static const char *const named_sections[] = {"algorithm", "codec", "aggregator",
+                                             "partition", NULL};
 
 /* Is there a row "key" or "key.something"? */
 static bool is_row(str key, bool section)

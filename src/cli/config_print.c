@@ -148,6 +148,8 @@ om_status config_print(const config *c, buf *out)
                           r->p, out));
             TRY(put_named("codec", r->up->name, r->up->summary, r->up->params, r->up_p,
                           out));
+            TRY(put_named("aggregator", r->robust.row->name, r->robust.row->summary,
+                          r->robust.row->params, r->robust.p, out));
             TRY(put_named("partition", c->partition->name, c->partition->summary,
                           c->partition->params, c->partition_p, out));
         }

@@ -415,8 +415,9 @@ om_status coord_run(coord *c, uint64_t linger_ms, om_err *err)
 
 /* ---- open --------------------------------------------------------------------------- */
 
-static om_status config_text(const coord_config *k, buf *out, om_err *err)
+static om_status config_text(const coord *c, buf *out, om_err *err)
 {
+    const coord_config *k = &c->cfg;
     *out = buf_growing(4 * WIRE_MESSAGE_MAX);
     json_out o = json_to(out);
     json_open_object(&o, NULL);
@@ -424,6 +425,10 @@ static om_status config_text(const coord_config *k, buf *out, om_err *err)
     json_put_str(&o, "algorithm_params", str_of(k->algorithm_params));
     json_put_str(&o, "codec", str_of(k->codec));
     json_put_str(&o, "codec_params", str_of(k->codec_params));
+    if (!aggregate_is_mean(&c->recipe.robust)) { /* else as runs without it wrote it */
+        json_put_str(&o, "aggregator", str_of(k->aggregator));
+        json_put_str(&o, "aggregator_params", str_of(k->aggregator_params));
+    }
     json_put_str(&o, "kind", str_of(k->kind));
     json_put_str(&o, "task", str_of(k->task));
     json_put_u64(&o, "dim", k->dim);
@@ -447,6 +452,10 @@ static om_status fill_env(coord *c, om_err *err)
     TRY(fl_recipe_of(str_of(k->algorithm), str_of(k->algorithm_params), str_of(k->codec),
                      str_of(k->codec_params), &c->recipe, err));
     TRY(fl_recipe_population(&c->recipe, k->plan.n_clients, err));
+    if (k->aggregator)
+        TRY(fl_recipe_robust(&c->recipe, str_of(k->aggregator),
+                             str_of(k->aggregator_params), err));
+    TRY(aggregate_check(&c->recipe.robust, k->plan.cohort, err));
     c->fold.algo = c->recipe.algo;
     c->fold.env = (fl_env){.dim = k->dim,
                            .n_clients = k->plan.n_clients,
@@ -455,7 +464,8 @@ static om_status fill_env(coord *c, om_err *err)
                            .p = c->recipe.p,
                            .up = c->recipe.up,
                            .up_p = c->recipe.up_p,
-                           .k = k->k};
+                           .k = k->k,
+                           .robust = &c->recipe.robust};
     c->up_bound = c->recipe.algo->up_bound(&c->fold.env);
     wire_answer a = {.work = WIRE_TASK}; /* will a device be able to read its task? */
     if (strlen(k->task) >= WIRE_PARAMS || strlen(k->algorithm_params) >= WIRE_PARAMS ||
@@ -555,7 +565,7 @@ static om_status open_run(coord *c, om_err *err)
 {
     store_run run = {0};
     buf config = {0};
-    om_status st = config_text(&c->cfg, &config, err);
+    om_status st = config_text(c, &config, err);
     if (st == OM_OK)
         st = store_run_find(c->store, c->cfg.run, &run, err);
     str text = {(const char *)config.data, config.len};

@@ -177,6 +177,32 @@ static om_status begin_again(folder *f, os_state *s, om_err *err)
     return st;
 }
 
+/* A robust rule wants the round's updates side by side: a file of that size, mapped, of
+ * which no more than a phase touches stays in memory. */
+static om_status open_kept(folder *f, os_state *kept, om_err *err)
+{
+    char path[BLOB_PATH];
+    size_t n = fl_round_bytes(&f->env);
+    *kept = (os_state){.fd_ = -1};
+    if (n == 0)
+        return OM_OK;
+    TRY(temp_path(f, "cohort", path, err));
+    TRY(os_state_create(path, n, kept, err));
+    f->env.kept = kept->p;
+    return OM_OK;
+}
+
+static void close_kept(folder *f, os_state *kept)
+{
+    char path[BLOB_PATH];
+    if (!f->env.kept)
+        return;
+    f->env.kept = NULL;
+    os_state_close(kept);
+    if (temp_path(f, "cohort", path, NULL) == OM_OK)
+        os_remove(path, NULL);
+}
+
 static om_status fold_into(folding *g, os_state *s, om_err *err)
 {
     folder *f = g->f;
@@ -199,13 +225,16 @@ om_status fold_round(folder *f, int64_t run, uint32_t round, const store_version
     TRY(temp_path(f, "state", path, err));
     TRY(copy_base(f, base, path, &s, err));
     folding g = {.f = f, .run = run, .round = round, .r = result};
-    os_state scratch; /* sized for a client's step too: what is not touched costs nothing */
-    om_status st = os_state_create(NULL, f->algo->scratch_bytes(&f->env), &scratch, err);
+    os_state kept, scratch; /* sized for a client's step too: untouched bytes are free */
+    om_status st = open_kept(f, &kept, err);
+    if (st == OM_OK)
+        st = os_state_create(NULL, f->algo->scratch_bytes(&f->env), &scratch, err);
     if (st == OM_OK) {
         g.scratch = arena_of(scratch.p, scratch.n);
         st = fold_into(&g, &s, err);
         os_state_close(&scratch);
     }
+    close_kept(f, &kept);
     if (st != OM_OK) {
         os_state_close(&s);
         return st;

@@ -15,6 +15,7 @@
 
 #include "base/base.h"
 #include "codec/codec.h"
+#include "fl/aggregate/aggregate.h"
 #include "nn/nn.h"
 
 /* A client's local problem f_i.  x is (dim).  All functions may be NULL but grad. */
@@ -47,11 +48,17 @@ typedef struct {
     const codec *up; /* uplink compressor */
     const double *up_p;
     const kern *k;
+    /* NULL, or a robust rule in place of the mean; then `kept` is the driver's memory of
+     * fl_round_bytes(), valid from server_begin to server_close: the cohort's updates. */
+    const aggregate_rule *robust;
+    void *kept;
+    pool *pool; /* for server_close; NULL: one thread */
 } fl_env;
 
 enum {
     FL_NEEDS_UNBIASED = 1u << 0, /* refuse a codec that is only contractive */
     FL_CLIENT_STATE = 1u << 1, /* clients may keep client_bytes (0: none) between rounds */
+    FL_ROBUST = 1u << 3, /* a robust aggregator may stand in for its mean (average.h) */
     FL_TAKES_SIGNS = 1u << 2,  /* sound with a codec that keeps directions alone */
 };
 
@@ -95,6 +102,9 @@ struct fl_algo {
 extern const fl_algo *const fl_algos[]; /* ends with NULL */
 const fl_algo *fl_algo_find(str name);
 
+/* Bytes of fl_env.kept for this cohort; 0 when the rule is the mean. */
+size_t fl_round_bytes(const fl_env *e);
+
 /* ---- recipe.c ---- */
 
 /* Find rows, check that the codec is of a class the algorithm allows, fill defaults and
@@ -104,12 +114,15 @@ struct fl_recipe {
     double p[32];
     const codec *up;
     double up_p[16];
+    aggregate_rule robust;
 };
 om_status fl_recipe_of(str algo, str algo_params, str codec_name, str codec_params,
                        fl_recipe *out, om_err *err);
 /* What depends on the population: a codec that deals coordinates to clients is told how
  * many there are, unless it was set.  Every driver calls it before anything else. */
 om_status fl_recipe_population(fl_recipe *r, uint32_t n_clients, om_err *err);
+/* "krum" and "num_byzantine=3,pre=nnm" over what r holds; "" is the mean. */
+om_status fl_recipe_robust(fl_recipe *r, str name, str params, om_err *err);
 /* The checks alone, after p or up_p were changed by param_set. */
 om_status fl_recipe_check(const fl_recipe *r, om_err *err);
 

@@ -1,7 +1,9 @@
 /* average.c - see average.h.
  *
  * Updates are added with their weight and divided by the total at the close, always in
- * ascending client id, so the sum has one order and one set of bits. */
+ * ascending client id, so the sum has one order and one set of bits.  With a robust rule
+ * every client counts the same, for what it says of its samples is as doubtful as the
+ * rest; the updates are kept as they are until the close. */
 #include "fl/average.h"
 #include "codec/wire.h"
 
@@ -57,6 +59,75 @@ om_status average_begin(const fl_env *e, void *server, buf *down, om_err *err)
     return OM_OK;
 }
 
+/* ---- with a robust rule: the updates themselves, in the driver's memory ---- */
+
+typedef struct {
+    uint32_t *id; /* (cohort) */
+    float *row;   /* (cohort, stride) */
+    arena scratch;
+} cohort_room;
+
+static bool is_robust(const fl_env *e) { return e->robust && !aggregate_is_mean(e->robust); }
+
+static size_t id_bytes(const fl_env *e)
+{
+    return size_align((size_t)e->cohort * sizeof(uint32_t), 64);
+}
+
+size_t fl_round_bytes(const fl_env *e)
+{
+    if (!is_robust(e))
+        return 0;
+    return id_bytes(e) + e->cohort * stride(e) +
+           aggregate_bytes(e->robust, e->k, e->cohort, e->pool);
+}
+
+static cohort_room room_of(const fl_env *e)
+{
+    char *p = e->kept;
+    char *end = p + fl_round_bytes(e), *rows = p + id_bytes(e);
+    return (cohort_room){(uint32_t *)(void *)p, (float *)(void *)rows,
+                         {rows + e->cohort * stride(e), end}};
+}
+
+static size_t first_absurd(const float *x, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (!(x[i] >= -1e15f && x[i] <= 1e15f))
+            return i;
+    return n;
+}
+
+/* An update with an absurd number is not kept, and the round goes on without it: its
+ * sender is hostile or broken, and squares of it would not fit a float. */
+static om_status keep_row(const fl_env *e, const head *h, uint32_t id, const uint8_t *up,
+                          size_t up_n, bool *kept, om_err *err)
+{
+    cohort_room room = room_of(e);
+    float *row = room.row + h->received * (stride(e) / sizeof(float));
+    if (h->received >= e->cohort)
+        return fail(err, OM_ELIMIT, "update %llu of a round of %u",
+                    (unsigned long long)h->received + 1, (unsigned)e->cohort);
+    memset(row, 0, e->dim * sizeof(float));
+    TRY(e->up->decode(e->up_p, up, up_n, 1.0f, row, e->dim, err));
+    *kept = first_absurd(row, e->dim) == e->dim;
+    room.id[h->received] = id;
+    return OM_OK;
+}
+
+enum { USE_BUCKETS = 0x6275636b };
+
+static om_status robust_mean(const fl_env *e, const head *h, float *out, om_err *err)
+{
+    cohort_room room = room_of(e);
+    cohort rows = {(size_t)h->received, e->dim, stride(e) / sizeof(float), room.row};
+    return aggregate_run(e->robust, &rows, room.id,
+                         rng_for(e->seed, e->round, 0, USE_BUCKETS), e->k, e->pool, out,
+                         room.scratch, err);
+}
+
+/* ---- receiving ---- */
+
 static om_status check_head(const fl_env *e, uint32_t id, uint64_t samples, om_err *err)
 {
     if (id >= e->n_clients)
@@ -84,20 +155,16 @@ om_status average_recv(const fl_env *e, void *server, uint32_t id, uint64_t samp
     if (id < h->next_id)
         return fail(err, OM_EARG, "client %u came twice or out of order", (unsigned)id);
     float weight = weighted ? (float)samples : 1.0f;
-    TRY(e->up->decode(e->up_p, up, up_n, weight, average_vector(e, server, 1), e->dim,
-                      err));
+    bool kept = true;
+    if (is_robust(e))
+        TRY(keep_row(e, h, id, up, up_n, &kept, err));
+    else
+        TRY(e->up->decode(e->up_p, up, up_n, weight, average_vector(e, server, 1), e->dim,
+                          err));
     h->weight += (double)weight;
     h->next_id = (uint64_t)id + 1;
-    h->received++;
+    h->received += kept;
     return OM_OK;
-}
-
-static size_t first_absurd(const float *x, size_t n)
-{
-    for (size_t i = 0; i < n; i++)
-        if (!(x[i] >= -1e15f && x[i] <= 1e15f))
-            return i;
-    return n;
 }
 
 om_status average_mean(const fl_env *e, void *server, float **mean, om_err *err)
@@ -108,7 +175,9 @@ om_status average_mean(const fl_env *e, void *server, float **mean, om_err *err)
     if (h->received == 0)
         return OM_OK;
     float scale = (float)(1.0 / h->weight);
-    for (size_t i = 0; i < e->dim; i++)
+    if (is_robust(e))
+        TRY(robust_mean(e, h, sum, err));
+    for (size_t i = 0; i < e->dim && !is_robust(e); i++)
         sum[i] *= scale;
     size_t bad = first_absurd(sum, e->dim);
     if (bad < e->dim)

@@ -34,6 +34,18 @@ static om_status algo_need(str name, const fl_algo **out, om_err *err)
                 (int)size_min(name.n, 40), name.p, nearest_name(names, name));
 }
 
+/* An aggregator's name is also a strategy's: federated averaging with it for the mean. */
+static om_status strategy(fl_recipe *r, str name, om_err *err)
+{
+    r->algo = &fl_fedavg;
+    if (aggregator_need(name, &r->robust.row, NULL) != OM_OK || str_is(name, "mean")) {
+        TRY(aggregator_need(STR("mean"), &r->robust.row, err));
+        TRY(algo_need(name, &r->algo, err));
+    }
+    param_defaults(r->robust.row->params, r->robust.p);
+    return OM_OK;
+}
+
 static str trim(str s)
 {
     while (s.n && (s.p[0] == ' ' || s.p[0] == '\t'))
@@ -104,9 +116,31 @@ static om_status check_class(const fl_recipe *r, om_err *err)
     return OM_OK;
 }
 
+static om_status check_robust(const fl_recipe *r, om_err *err)
+{
+    if (aggregate_is_mean(&r->robust) || (r->algo->flags & FL_ROBUST))
+        return OM_OK;
+    return fail(err, OM_EARG,
+                "%s adds messages up as they come, so aggregator %s cannot stand in for its "
+                "mean; nearest: fedavg",
+                r->algo->name, r->robust.row->name);
+}
+
+om_status fl_recipe_robust(fl_recipe *r, str name, str params, om_err *err)
+{
+    aggregate_rule a = {0};
+    TRY(aggregator_need(name.n ? name : STR("mean"), &a.row, err));
+    BUG_IF(param_count(a.row->params) > countof(a.p));
+    param_defaults(a.row->params, a.p);
+    TRY(set_all(a.row->params, a.row->name, a.p, params, err));
+    r->robust = a;
+    return check_robust(r, err);
+}
+
 om_status fl_recipe_check(const fl_recipe *r, om_err *err)
 {
     TRY(check_class(r, err));
+    TRY(check_robust(r, err));
     return r->algo->check ? r->algo->check(r, err) : OM_OK;
 }
 
@@ -128,7 +162,7 @@ om_status fl_recipe_of(str algo, str algo_params, str codec_name, str codec_para
                        fl_recipe *out, om_err *err)
 {
     fl_recipe r = {0};
-    TRY(algo_need(algo, &r.algo, err));
+    TRY(strategy(&r, algo, err));
     TRY(codec_need(codec_name, &r.up, err));
     BUG_IF(param_count(r.algo->params) > countof(r.p));
     BUG_IF(param_count(r.up->params) > countof(r.up_p));

@@ -22,6 +22,11 @@ static void fingerprint(const sim *s, uint8_t out[32])
     sha256_update(&h, r->p, param_count(r->algo->params) * sizeof(double));
     sha256_update(&h, r->up->name, strlen(r->up->name) + 1);
     sha256_update(&h, r->up_p, param_count(r->up->params) * sizeof(double));
+    if (!aggregate_is_mean(&r->robust)) {
+        const aggregator *a = r->robust.row;
+        sha256_update(&h, a->name, strlen(a->name) + 1);
+        sha256_update(&h, r->robust.p, param_count(a->params) * sizeof(double));
+    }
     sha256_update(&h, n, sizeof(n));
     sha256_update(&h, &c->dropout, sizeof(c->dropout));
     sha256_final(&h, out);

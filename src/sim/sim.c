@@ -33,6 +33,7 @@ static om_status check(const sim_config *c, om_err *err)
     if (!(c->dropout >= 0 && c->dropout < 1))
         return fail(err, OM_EARG, "simulate: dropout is %g, expected 0 to below 1",
                     c->dropout);
+    TRY(aggregate_check(&c->recipe.robust, c->cohort, err));
     return fl_recipe_check(&c->recipe, err);
 }
 
@@ -53,6 +54,9 @@ static om_status take_memory(sim *s, om_err *err)
     s->down = buf_growing(algo(s)->down_bound(e) + 1);
     bool ok = s->server && s->clients && s->scratch && s->seat && s->chosen &&
               s->cohort_scratch && buf_reserve(&s->down, algo(s)->down_bound(e)) == OM_OK;
+    size_t round = fl_round_bytes(e);
+    ok = ok && (round == 0 || os_state_create(NULL, round, &s->round, err) == OM_OK);
+    s->env.kept = s->round.p;
     for (uint32_t i = 0; ok && i < s->wave; i++) {
         s->seat[i].up = buf_growing(bound + 1);
         ok = buf_reserve(&s->seat[i].up, bound) == OM_OK;
@@ -80,7 +84,9 @@ om_status sim_open(const sim_config *c, const float *x0, sim **out, om_err *err)
                       .p = s->conf.recipe.p,
                       .up = s->conf.recipe.up,
                       .up_p = s->conf.recipe.up_p,
-                      .k = c->k};
+                      .k = c->k,
+                      .robust = &s->conf.recipe.robust,
+                      .pool = c->pool};
     if (st == OM_OK)
         st = take_memory(s, err);
     if (st == OM_OK)
@@ -100,6 +106,7 @@ void sim_close(sim *s)
     for (uint32_t i = 0; s->seat && i < s->wave; i++)
         buf_free(&s->seat[i].up);
     buf_free(&s->down);
+    os_state_close(&s->round);
     mem_free(s->server);
     mem_free(s->clients);
     mem_free(s->scratch);

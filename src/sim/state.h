@@ -22,6 +22,7 @@ struct sim {
     size_t client_bytes, scratch_bytes;
     char *scratch; /* one a thread */
     buf down;
+    os_state round; /* fl_env.kept */
     seat *seat; /* (wave) */
     uint32_t wave;
     uint32_t *chosen; /* (asked) ids of the round, ascending */
