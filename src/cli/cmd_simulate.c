@@ -252,6 +252,7 @@ static void answer_json(job *j, const sim_score *score, const sim_row *last)
     json_put_u64(&o, "rounds", done);
     json_put_f64(&o, "loss", score->loss);
     json_put_f64(&o, "accuracy", score->accuracy);
+    json_put_f64(&o, "backdoor", score->backdoor);
     json_put_f64(&o, "train_loss", last->train_loss);
     json_put_u64(&o, "up_bytes", last->total_up_bytes);
     json_put_u64(&o, "down_bytes", last->total_down_bytes);
@@ -271,6 +272,8 @@ static void answer_text(job *j, const sim_score *score, const sim_row *last)
     cli_print(j->c, "loss %.6g", score->loss);
     if (isfinite(score->accuracy))
         cli_print(j->c, ", accuracy %.2f %%", 100 * score->accuracy);
+    if (isfinite(score->backdoor))
+        cli_print(j->c, ", backdoor %.2f %%", 100 * score->backdoor);
     cli_print(j->c, "\nup %s (%s without compression), down %s\n",
               cli_bytes(up, last->total_up_bytes), cli_bytes(full, j->plain_bytes),
               cli_bytes(down, last->total_down_bytes));
@@ -329,6 +332,7 @@ static om_status open_all(job *j, om_err *err)
     sim_config s = {.recipe = c->recipe,
                     .cohort = (uint32_t)c->cohort.size,
                     .min = (uint32_t)c->cohort.min,
+                    .attack = c->attack,
                     .dropout = c->cohort.dropout,
                     .seed = c->seed,
                     .evaluate_every = (uint32_t)c->evaluate_every,
@@ -346,6 +350,10 @@ static om_status open_all(job *j, om_err *err)
     s.asked = (uint32_t)asked;
     j->dim = s.dim;
     cli_note(j->c, "%s", problem_summary(j->problem));
+    if (c->attack.row)
+        cli_note(j->c, "attack %s by %.0f %% of the clients; aggregator %s",
+                 c->attack.row->name, 100 * c->attack.p[ATTACK_PART],
+                 c->recipe.robust.row->name);
     cli_note(j->c, "%s with %s, %u of %u clients a round", c->recipe.algo->name,
              c->recipe.up->name, (unsigned)s.cohort, (unsigned)s.n_clients);
     return sim_open(&s, x0, &j->sim, err);

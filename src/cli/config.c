@@ -206,6 +206,20 @@ static om_status set_named(config *c, str section, str key, str v, bool *known, 
         param_defaults(r->up->params, r->up_p);
         return OM_OK;
     }
+    if (str_is(section, "attack")) {
+        if (!name && c->attack.row)
+            return param_set(c->attack.row->params, c->attack.row->name, c->attack.p, key,
+                             v, err);
+        if (!name)
+            return fail(err, OM_EARG, "attack.%.*s: attack.name is not set", (int)key.n,
+                        key.p);
+        c->attack.row = NULL;
+        if (str_is(v, "none"))
+            return OM_OK;
+        TRY(attack_need(v, &c->attack.row, err));
+        param_defaults(c->attack.row->params, c->attack.p);
+        return OM_OK;
+    }
     if (str_is(section, "partition")) {
         if (!name)
             return param_set(c->partition->params, c->partition->name, c->partition_p, key,
@@ -219,7 +233,7 @@ static om_status set_named(config *c, str section, str key, str v, bool *known, 
 }
 
 static const char *const named_sections[] = {"algorithm", "codec", "aggregator",
-                                             "partition", NULL};
+                                             "attack", "partition", NULL};
 
 /* Is there a row "key" or "key.something"? */
 static bool is_row(str key, bool section)

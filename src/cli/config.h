@@ -22,6 +22,7 @@
 #define CLI_CONFIG_H
 
 #include "fl/algo.h"
+#include "fl/attack/attack.h"
 #include "fl/partition.h"
 
 enum { CONFIG_PATH_BYTES = 512, CONFIG_TEXT_BYTES = 128 };
@@ -66,6 +67,7 @@ typedef struct {
         uint64_t seq_len; /* text */
     } data;
     fl_recipe recipe; /* algorithm and codec, checked */
+    attack_rule attack; /* simulate; row NULL: none */
     const partition_rule *partition;
     double partition_p[8];
     struct {

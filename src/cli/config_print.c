@@ -150,6 +150,9 @@ om_status config_print(const config *c, buf *out)
                           out));
             TRY(put_named("aggregator", r->robust.row->name, r->robust.row->summary,
                           r->robust.row->params, r->robust.p, out));
+            if (c->attack.row)
+                TRY(put_named("attack", c->attack.row->name, c->attack.row->summary,
+                              c->attack.row->params, c->attack.p, out));
             TRY(put_named("partition", c->partition->name, c->partition->summary,
                           c->partition->params, c->partition_p, out));
         }

@@ -16,6 +16,7 @@ typedef struct {
     float *sign;    /* (n_rows) +-1, logistic */
     float *dense;   /* (n, features), networks on LIBSVM rows */
     int32_t *label; /* (n) */
+    uint8_t *trigger; /* (n, features), rows of an attack */
     net_data rows;
 } table;
 
@@ -36,6 +37,11 @@ struct problem {
     net_shape shape;
     net_task net_task;
     net **nets; /* (threads) */
+    uint8_t *hostile;   /* (n_clients) when attackers train on poisoned rows, else NULL */
+    table poison, backdoor; /* training rows as they see them; test rows with the trigger */
+    net_task poison_task;
+    net **poison_nets; /* (threads) */
+    logistic_task poison_logistic;
     llm_problem *llm;
     const om_cancel *cancel;
     float *class_label; /* (MOST_CLASSES) labels of LIBSVM rows, ascending */
@@ -177,6 +183,7 @@ static void table_close(table *t)
     mem_free(t->sign);
     mem_free(t->dense);
     mem_free(t->label);
+    mem_free(t->trigger);
 }
 
 /* ---- dealing ---- */
@@ -248,6 +255,35 @@ static om_status signs(table *t, om_err *err)
                    : fail(err, OM_ENOMEM, "no memory for %u labels", t->sparse.n_rows);
 }
 
+static om_status choose_hostile(problem *p, om_err *err)
+{
+    p->hostile = mem_alloc(p->n_clients);
+    if (!p->hostile)
+        return fail(err, OM_ENOMEM, "no memory for %u clients", (unsigned)p->n_clients);
+    attack_choose(&p->conf->attack, p->conf->seed, p->n_clients, p->hostile);
+    return OM_OK;
+}
+
+/* The labels as attackers have them. */
+static om_status poison_signs(problem *p, om_err *err)
+{
+    const attack *a = p->conf->attack.row;
+    size_t n = p->train.sparse.n_rows;
+    if (!a || !(a->flags & (ATTACK_LABELS | ATTACK_TRIGGER)))
+        return OM_OK;
+    if (a->flags & ATTACK_TRIGGER)
+        return fail(err, OM_EARG, "attack %s needs images (data.format idx)", a->name);
+    TRY(choose_hostile(p, err));
+    p->poison.sign = mem_array(n, sizeof(float));
+    if (!p->poison.sign)
+        return fail(err, OM_ENOMEM, "no memory for %zu labels", n);
+    for (size_t i = 0; i < n; i++)
+        p->poison.sign[i] = -p->train.sign[i];
+    p->poison_logistic = p->logistic_task;
+    p->poison_logistic.label = p->poison.sign;
+    return OM_OK;
+}
+
 static om_status open_logistic(problem *p, om_err *err)
 {
     const config *c = p->conf;
@@ -277,6 +313,8 @@ static om_status open_logistic(problem *p, om_err *err)
                       ? deal(p, n, classes, 2, err)
                       : fail(err, OM_ENOMEM, "no memory for the clients");
     mem_free(classes);
+    if (s == OM_OK)
+        s = poison_signs(p, err);
     return s == OM_OK ? start_at_zero(p, err) : s;
 }
 
@@ -285,7 +323,9 @@ static om_status logistic_client(void *ctx, uint32_t client, int worker, fl_orac
 {
     problem *p = ctx;
     (void)err;
-    logistic_oracle(&p->logistic_task, client, &p->logistic[worker], out);
+    bool poisoned = p->hostile && p->hostile[client];
+    logistic_oracle(poisoned ? &p->poison_logistic : &p->logistic_task, client,
+                    &p->logistic[worker], out);
     return OM_OK;
 }
 
@@ -357,6 +397,64 @@ static om_status open_nets(problem *p, om_err *err)
     return OM_OK;
 }
 
+/* Rows of `from` that are not of class 0 already (all of them: every), with the trigger
+ * and class 0, as a table of its own. */
+static om_status triggered(const problem *p, const table *from, bool every, table *to,
+                           om_err *err)
+{
+    size_t n = from->rows.n, w = from->rows.features, kept = 0;
+    if (!from->rows.bytes || p->shape.height == 0)
+        return fail(err, OM_EARG, "attack backdoor needs images (data.format idx)");
+    to->trigger = mem_array(n, w);
+    to->label = mem_array(n, sizeof(int32_t));
+    if (!to->trigger || !to->label)
+        return fail(err, OM_ENOMEM, "no memory for %zu rows with a trigger", n);
+    for (size_t i = 0; i < n; i++) {
+        if (!every && from->label[i] == 0)
+            continue;
+        memcpy(to->trigger + kept * w, from->rows.bytes + i * w, w);
+        bool clean = every && i % 2; /* half of an attacker's rows stay honest */
+        to->label[kept] = clean ? from->label[i] : 0;
+        if (!clean)
+            poison_trigger(to->trigger + kept * w, 1, p->shape.height, p->shape.width);
+        kept++;
+    }
+    to->rows = from->rows;
+    to->rows.n = kept;
+    to->rows.bytes = to->trigger;
+    to->rows.label = to->label;
+    return OM_OK;
+}
+
+/* What attackers on data train on. */
+static om_status poison(problem *p, om_err *err)
+{
+    const attack *a = p->conf->attack.row;
+    if (!a || !(a->flags & (ATTACK_LABELS | ATTACK_TRIGGER)))
+        return OM_OK;
+    TRY(choose_hostile(p, err));
+    if (a->flags & ATTACK_TRIGGER) {
+        TRY(triggered(p, &p->train, true, &p->poison, err));
+        TRY(triggered(p, p->has_test ? &p->test : &p->train, false, &p->backdoor, err));
+    } else {
+        size_t n = p->train.rows.n;
+        p->poison.label = mem_array(n, sizeof(int32_t));
+        if (!p->poison.label)
+            return fail(err, OM_ENOMEM, "no memory for %zu labels", n);
+        poison_labels(p->train.label, n, p->shape.classes, p->poison.label);
+        p->poison.rows = p->train.rows;
+        p->poison.rows.label = p->poison.label;
+    }
+    p->poison_task = p->net_task;
+    p->poison_task.data = &p->poison.rows;
+    p->poison_nets = mem_array((size_t)p->threads, sizeof(*p->poison_nets));
+    if (!p->poison_nets)
+        return fail(err, OM_ENOMEM, "no memory for %d networks", p->threads);
+    for (int i = 0; i < p->threads; i++)
+        TRY(net_open(&p->poison_task, &p->poison_nets[i], err));
+    return OM_OK;
+}
+
 static om_status open_net(problem *p, om_err *err)
 {
     const config *c = p->conf;
@@ -376,22 +474,29 @@ static om_status open_net(problem *p, om_err *err)
                         p->shape.features, p->shape.classes);
     }
     TRY(deal(p, p->train.rows.n, (const uint32_t *)p->train.label, p->shape.classes, err));
-    return open_nets(p, err);
+    TRY(open_nets(p, err));
+    return poison(p, err);
 }
 
 static om_status net_client_of(void *ctx, uint32_t client, int worker, fl_oracle *out,
                                om_err *err)
 {
+    problem *p = ctx;
     (void)err;
-    net_client(((problem *)ctx)->nets[worker], client, out);
+    bool poisoned = p->hostile && p->hostile[client];
+    net_client(poisoned ? p->poison_nets[worker] : p->nets[worker], client, out);
     return OM_OK;
 }
 
 static om_status net_score_of(void *ctx, const float *x, sim_score *out, om_err *err)
 {
     problem *p = ctx;
-    return net_score(p->nets, p->pool, p->has_test ? &p->test.rows : &p->train.rows, x,
-                     &out->loss, &out->accuracy, err);
+    double loss;
+    TRY(net_score(p->nets, p->pool, p->has_test ? &p->test.rows : &p->train.rows, x,
+                  &out->loss, &out->accuracy, err));
+    return p->backdoor.rows.n ? net_score(p->nets, p->pool, &p->backdoor.rows, x, &loss,
+                                          &out->backdoor, err)
+                              : OM_OK;
 }
 
 /* ---- language models ---- */
@@ -451,7 +556,11 @@ om_status problem_open(const config *c, const kern *k, pool *p, const om_cancel 
     pr->pool = p;
     pr->threads = pool_threads(p);
     pr->n_clients = (uint32_t)c->clients;
+    const attack *a = c->attack.row;
     om_status s = what->open(pr, err);
+    if (s == OM_OK && a && (a->flags & (ATTACK_LABELS | ATTACK_TRIGGER)) && !pr->hostile)
+        s = fail(err, OM_EARG, "attack %s poisons labelled rows; this model has none",
+                 a->name);
     if (s != OM_OK) {
         problem_close(pr);
         return s;
@@ -466,11 +575,17 @@ void problem_close(problem *p)
         return;
     for (int i = 0; p->nets && i < p->threads; i++)
         net_close(p->nets[i]);
+    for (int i = 0; p->poison_nets && i < p->threads; i++)
+        net_close(p->poison_nets[i]);
     quadratic_close(p->quadratic);
     llm_problem_close(p->llm);
     partition_close(&p->split);
     table_close(&p->train);
     table_close(&p->test);
+    table_close(&p->poison);
+    table_close(&p->backdoor);
+    mem_free(p->poison_nets);
+    mem_free(p->hostile);
     mem_free(p->class_label);
     mem_free(p->logistic);
     mem_free(p->nets);

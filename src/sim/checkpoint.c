@@ -27,6 +27,10 @@ static void fingerprint(const sim *s, uint8_t out[32])
         sha256_update(&h, a->name, strlen(a->name) + 1);
         sha256_update(&h, r->robust.p, param_count(a->params) * sizeof(double));
     }
+    if (c->attack.row) {
+        sha256_update(&h, c->attack.row->name, strlen(c->attack.row->name) + 1);
+        sha256_update(&h, c->attack.p, param_count(c->attack.row->params) * sizeof(double));
+    }
     sha256_update(&h, n, sizeof(n));
     sha256_update(&h, &c->dropout, sizeof(c->dropout));
     sha256_final(&h, out);

@@ -45,6 +45,8 @@ static om_status take_memory(sim *s, om_err *err)
     s->client_bytes = size_align(algo(s)->client_bytes(e), 64);
     s->scratch_bytes = size_align(algo(s)->scratch_bytes(e), 64) + 64;
     s->wave = (uint32_t)size_min(asked, threads * WAVE_PER_THREAD);
+    if (s->conf.attack.row)
+        s->wave = (uint32_t)asked;
     s->server = mem_alloc(algo(s)->server_bytes(e));
     s->clients = mem_array(s->conf.n_clients, s->client_bytes);
     s->scratch = mem_array(threads, s->scratch_bytes);
@@ -90,6 +92,8 @@ om_status sim_open(const sim_config *c, const float *x0, sim **out, om_err *err)
     if (st == OM_OK)
         st = take_memory(s, err);
     if (st == OM_OK)
+        st = hostile_open(s, err);
+    if (st == OM_OK)
         st = algo(s)->server_open(&s->env, s->server, x0, err);
     if (st != OM_OK) {
         sim_close(s);
@@ -107,6 +111,7 @@ void sim_close(sim *s)
         buf_free(&s->seat[i].up);
     buf_free(&s->down);
     os_state_close(&s->round);
+    hostile_close(s);
     mem_free(s->server);
     mem_free(s->clients);
     mem_free(s->scratch);
@@ -172,8 +177,14 @@ static om_status receive(sim *s, size_t n, sim_row *row, double *samples, om_err
                 *err = c->err;
             return fail_in(err, c->status, who);
         }
-        TRY(algo(s)->server_recv(&s->env, s->server, c->client, c->samples, c->up.data,
-                                 c->up.len, scratch_of(s, 0), err));
+        om_status st =
+            algo(s)->server_recv(&s->env, s->server, c->client, c->samples, c->up.data,
+                                 c->up.len, scratch_of(s, 0), err);
+        if (st != OM_OK && s->hostile && s->hostile[c->client]) {
+            row->refused++;
+            continue;
+        }
+        TRY(st);
         row->up_bytes += c->up.len;
         row->received++;
         row->train_loss += c->loss * (double)c->samples;
@@ -190,6 +201,8 @@ static om_status waves(sim *s, uint32_t n, sim_row *row, om_err *err)
         for (size_t i = 0; i < m; i++)
             s->seat[i].client = s->chosen[from + i];
         pool_run(s->conf.pool, m, 1, client_work, s);
+        if (s->hostile)
+            TRY(hostile_wave(s, m, err));
         TRY(receive(s, m, row, &samples, err));
     }
     row->train_loss /= samples;
@@ -200,7 +213,7 @@ om_status sim_round(sim *s, sim_row *out, om_err *err)
 {
     const sim_config *c = &s->conf;
     uint64_t from_ns = os_now_ns();
-    sim_row row = {.round = s->env.round, .asked = c->asked, .score = {unknown, unknown}};
+    sim_row row = {.round = s->env.round, .asked = c->asked, .score = {unknown, unknown, unknown}};
     fl_cohort(c->seed, s->env.round, c->n_clients, c->asked, s->chosen,
               arena_of(s->cohort_scratch, fl_cohort_bytes(c->n_clients)));
     uint32_t n = answering(s);
@@ -209,7 +222,10 @@ om_status sim_round(sim *s, sim_row *out, om_err *err)
     row.down_bytes = (uint64_t)s->down.len * c->asked;
     if (n > 0 && n >= c->min) {
         TRY(waves(s, n, &row, err));
-        TRY(algo(s)->server_close(&s->env, s->server, scratch_of(s, 0), err));
+        om_status st = algo(s)->server_close(&s->env, s->server, scratch_of(s, 0), err);
+        row.unchanged = s->hostile && st == OM_ELIMIT; /* by contract the model stands */
+        if (!row.unchanged)
+            TRY(st);
     } else {
         row.train_loss = unknown;
     }
@@ -229,6 +245,6 @@ const float *sim_model(const sim *s) { return algo(s)->model(&s->env, s->server)
 
 om_status sim_evaluate(sim *s, sim_score *out, om_err *err)
 {
-    *out = (sim_score){unknown, unknown};
+    *out = (sim_score){unknown, unknown, unknown};
     return s->conf.evaluate ? s->conf.evaluate(s->conf.ctx, sim_model(s), out, err) : OM_OK;
 }

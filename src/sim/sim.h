@@ -10,10 +10,12 @@
 #define SIM_SIM_H
 
 #include "fl/algo.h"
+#include "fl/attack/attack.h"
 #include "os/os.h"
 
 typedef struct {
     double loss, accuracy; /* NAN: not known */
+    double backdoor; /* part of triggered rows that go to the attackers' class */
 } sim_score;
 
 typedef struct {
@@ -23,6 +25,7 @@ typedef struct {
     uint32_t cohort; /* updates that close a round */
     uint32_t asked;  /* clients told to train; 0: cohort */
     uint32_t min;    /* fewer answers: the round changes nothing */
+    attack_rule attack; /* row NULL: nobody attacks */
     double dropout;  /* chance that a client that was asked never answers */
     uint64_t seed;
     uint32_t evaluate_every; /* rounds; 0: only when sim_evaluate is called */
@@ -42,6 +45,8 @@ typedef struct {
 typedef struct {
     uint32_t round; /* from 0; the model after it is version round + 1 */
     uint32_t asked, received;
+    uint32_t refused; /* hostile messages the server would not take */
+    bool unchanged;   /* under attack: no update could be made of what came */
     uint64_t down_bytes, up_bytes; /* message bytes of this round */
     uint64_t total_down_bytes, total_up_bytes;
     double train_loss; /* mean over received clients by samples; NAN: none */

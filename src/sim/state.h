@@ -22,6 +22,10 @@ struct sim {
     size_t client_bytes, scratch_bytes;
     char *scratch; /* one a thread */
     buf down;
+    uint8_t *hostile; /* (n_clients), or NULL: nobody is */
+    attack_seat *victims; /* (asked) */
+    char *attack_room;
+    size_t attack_bytes;
     os_state round; /* fl_env.kept */
     seat *seat; /* (wave) */
     uint32_t wave;
@@ -29,5 +33,10 @@ struct sim {
     void *cohort_scratch;
     uint64_t total_down_bytes, total_up_bytes;
 };
+
+om_status hostile_open(sim *s, om_err *err);
+void hostile_close(sim *s);
+/* The first n seats have honest messages; those of attackers become what they send. */
+om_status hostile_wave(sim *s, size_t n, om_err *err);
 
 #endif

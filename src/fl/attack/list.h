@@ -1,0 +1,13 @@
+/* list.h - the attacks, in the order help shows them. */
+X(sign_flip)
+X(label_flip)
+X(alie)
+X(ipm)
+X(foe)
+X(mimic)
+X(gaussian)
+X(bit_flip)
+X(backdoor)
+X(nan)
+X(free_ride)
+X(sybil)
