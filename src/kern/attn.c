@@ -133,7 +133,7 @@ static uint32_t nearest(kv_type t, float x)
 }
 
 typedef struct {
-    uint8_t code[1024];
+    uint8_t code[KV_MAX_DIM];
     float scale;
 } packed_token;
 
@@ -172,7 +172,7 @@ void kv_pack(kv_type type, bool values, void *block, size_t d, const float *x)
 {
     size_t lanes = lanes_of(values, d), codes = codes_of(type, values, d);
     uint8_t *w = block;
-    BUG_IF(d > sizeof(((packed_token *)0)->code));
+    BUG_IF(d > KV_MAX_DIM);
     memset(w, 0, kv_block_bytes(type, values, d));
     for (size_t t = 0; t < KV_TOKENS; t++) {
         packed_token p;

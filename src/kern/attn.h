@@ -9,7 +9,8 @@
  *
  *     scores (n, tokens) = q (n, head_dim) K      o (n, head_dim) += p (n, tokens) V
  *
- * rows is padded to KV_ROWS, lanes to KV_LANES, with zeros.
+ * rows is padded to KV_ROWS, lanes to KV_LANES; what the padding holds is finite and means
+ * nothing: the caller's `a` is 0 in padded rows, and nobody reads padded lanes.
  *
  * THE TYPES.  F32 and F16 are plain.  The others are a code per number and a scale per
  * token (F16, behind the codes): x = scale * level[code].  Q8 levels are the int8 codes.
@@ -27,7 +28,7 @@
 
 #include "kern/kern.h"
 
-enum { KV_TOKENS = 64, KV_ROWS = 8, KV_LANES = 16 };
+enum { KV_TOKENS = 64, KV_ROWS = 8, KV_LANES = 16, KV_MAX_DIM = 1024 };
 
 typedef enum { KV_F32, KV_F16, KV_Q8, KV_Q4, KV_Q3, KV_TYPES } kv_type;
 

@@ -1,4 +1,4 @@
-/* kv.h - inside llm/: the pages of a key-value cache. */
+/* kv.h - inside llm/: the pages of a key-value cache and who holds them. */
 #ifndef LLM_KV_H
 #define LLM_KV_H
 
@@ -10,17 +10,26 @@ typedef struct {
     size_t bytes;
 } kv_form;
 
+typedef struct kv_segment kv_segment; /* a file of spilled pages */
+
 typedef struct {
     uint32_t refs;
     const kv_form *form;
-    uint8_t *data;
+    uint8_t *data;       /* in memory or in the map of a file */
+    kv_segment *segment; /* NULL: in memory */
 } kv_page;
 
 struct llm_kv {
     llm_model *m;
     uint32_t refs;
-    kv_form plain;
-    uint64_t budget, used; /* bytes; budget 0: none */
+    kv_form plain, packed; /* packed.bytes 0: pages are never packed */
+    uint32_t recent;
+    bool pack_late;
+    uint64_t budget;
+    llm_kv_stats now;
+    char *spill;           /* folder or NULL */
+    kv_segment *segments;
+    llm_session *sessions; /* a list, the last used first */
     /* the forward */
     nn *c;
     nn_kv_layer *layer;    /* (n_layer) */
@@ -32,10 +41,45 @@ struct llm_kv {
     size_t cap_logits;
 };
 
-/* A plain page, zeroed, with one reference.  OM_ELIMIT when the budget is used up. */
+struct llm_session {
+    llm_kv *kv;
+    llm_session *prev, *next; /* in kv->sessions */
+    kv_page **page;    /* (pages) of the n tokens; NULL behind them */
+    nn_kv_page *view;  /* (pages) the same for nn */
+    int32_t *ids;      /* (context) the timeline */
+    uint32_t n, context, pages;
+    uint32_t computed; /* n, and within a call what of its tokens is in the pages */
+    bool busy;         /* in the forward being prepared: its last page will be written */
+    const om_cancel *cancel;
+};
+
+static inline uint32_t kv_pages_of(uint32_t tokens)
+{
+    return (tokens + KV_TOKENS - 1) / KV_TOKENS;
+}
+
+/* kv_form.c: forms of a model's pages. */
+om_status kv_form_plain(const llm_hparams *h, kv_type type, kv_form *f, om_err *err);
+om_status kv_form_packed(const llm_hparams *h, float bits, kv_form *f, om_err *err);
+/* Bits per number of keys and values, scales and padding included. */
+double kv_form_bits(const llm_hparams *h, const kv_form *f);
+void kv_form_close(kv_form *f);
+
+/* kv.c: a plain page, zeroed, with one reference.  Over budget others are packed and
+ * spilled, as far as that is allowed; OM_ELIMIT when it does not help. */
 om_status kv_page_new(llm_kv *kv, kv_page **out, om_err *err);
 void kv_page_drop(llm_kv *kv, kv_page *p); /* NULL is allowed */
-/* Make *p a page that may be written: a copy when others hold it too. */
+/* Make *p a page that may be written: a plain copy in memory when it is not. */
 om_status kv_page_own(llm_kv *kv, kv_page **p, om_err *err);
+/* Pack a plain page, for all who hold it. */
+om_status kv_page_pack(llm_kv *kv, kv_page *p, om_err *err);
+
+/* kv_spill.c: a page moves to a file; and back when the budget has room. */
+om_status kv_page_spill(llm_kv *kv, kv_page *p, om_err *err);
+om_status kv_page_fetch(llm_kv *kv, kv_page *p, om_err *err);
+void kv_spill_leave(kv_page *p); /* its place in the file is free */
+void kv_spill_close(llm_kv *kv);
+/* Between forwards: maps of spilled pages are out of our memory again. */
+void kv_spill_rest(llm_kv *kv);
 
 #endif

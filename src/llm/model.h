@@ -130,7 +130,15 @@ typedef struct {
     const kern *k;
     pool *pool;
     const om_cancel *cancel;
-    uint64_t budget;        /* most bytes of pages; 0: no limit */
+    /* Pages older than the last `recent` tokens (0: 128; UINT32_MAX: none is spared) are
+     * packed to at most `bits` per number on average over the layers, scales included:
+     * the widest type that fits, then the keys of the outermost layers wider, inwards, as
+     * far as that goes.  0: never. */
+    float bits;
+    uint32_t recent;
+    bool pack_late;         /* only when the budget is used up, the oldest first */
+    uint64_t budget;        /* most bytes of pages in memory; 0: no limit */
+    const char *spill;      /* over budget, pages move to files in this folder; NULL: no */
     llm_kv *kv;             /* shared pages; then only context and cancel count above */
 } llm_session_args;
 
@@ -138,8 +146,15 @@ typedef struct {
  * Closing gives up the caller's hold: it ends with its last session. */
 om_status llm_kv_open(llm_model *m, const llm_session_args *a, llm_kv **out, om_err *err);
 void llm_kv_close(llm_kv *kv);
-uint64_t llm_kv_bytes(const llm_kv *kv);      /* of pages now */
-uint64_t llm_kv_page_bytes(const llm_kv *kv); /* of a page as it is first written */
+typedef struct {
+    uint64_t memory, spilled; /* bytes of pages in memory, in files */
+    uint64_t pages, packed;   /* how many there are, and of those packed */
+    size_t page_bytes;        /* of a page as it is written first, */
+    size_t packed_bytes;      /* and packed; 0 when pages are never packed */
+} llm_kv_stats;
+llm_kv_stats llm_kv_now(const llm_kv *kv);
+uint64_t llm_kv_bytes(const llm_kv *kv);      /* memory, of the above */
+uint64_t llm_kv_page_bytes(const llm_kv *kv); /* page_bytes */
 
 om_status llm_session_open(llm_model *m, const llm_session_args *a, llm_session **out,
                            om_err *err);

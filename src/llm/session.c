@@ -8,23 +8,33 @@
 
 enum { DEFAULT_CONTEXT = 4096 };
 
-struct llm_session {
-    llm_kv *kv;
-    kv_page **page;    /* (pages) of the n tokens; NULL behind them */
-    nn_kv_page *view;  /* (pages) the same for nn */
-    int32_t *ids;      /* (context) the timeline */
-    uint32_t n, context, pages;
-    const om_cancel *cancel;
-};
-
-static uint32_t pages_of(uint32_t tokens) { return (tokens + KV_TOKENS - 1) / KV_TOKENS; }
-
 /* ---- open and close ------------------------------------------------------------------ */
+
+static void take_out(llm_session *s)
+{
+    if (s->prev)
+        s->prev->next = s->next;
+    else if (s->kv && s->kv->sessions == s)
+        s->kv->sessions = s->next;
+    if (s->next)
+        s->next->prev = s->prev;
+    s->prev = s->next = NULL;
+}
+
+/* To the front of the list: used just now. */
+static void link_first(llm_session *s)
+{
+    take_out(s);
+    s->next = s->kv->sessions;
+    if (s->next)
+        s->next->prev = s;
+    s->kv->sessions = s;
+}
 
 static om_status fill(llm_session *s, llm_model *m, const llm_session_args *a, om_err *err)
 {
     s->context = a->context ? a->context : (uint32_t)size_min(m->h.context, DEFAULT_CONTEXT);
-    s->pages = pages_of(s->context);
+    s->pages = kv_pages_of(s->context);
     s->cancel = a->cancel;
     if (a->kv && a->kv->m != m)
         return fail(err, OM_EARG, "session: the shared cache belongs to another model");
@@ -44,6 +54,7 @@ static om_status fill(llm_session *s, llm_model *m, const llm_session_args *a, o
         return fail(err, OM_ENOMEM, "session: no memory for %u tokens", s->context);
     if (s->context > s->kv->capacity)
         s->kv->capacity = s->context;
+    link_first(s);
     return OM_OK;
 }
 
@@ -68,9 +79,9 @@ om_status llm_session_fork(const llm_session *s, llm_session **out, om_err *err)
     llm_session_args a = {.context = s->context, .cancel = s->cancel, .kv = s->kv};
     TRY(llm_session_open(s->kv->m, &a, out, err));
     llm_session *f = *out;
-    f->n = s->n;
+    f->n = f->computed = s->n;
     memcpy(f->ids, s->ids, s->n * sizeof(*s->ids));
-    for (uint32_t i = 0; i < pages_of(s->n); i++) {
+    for (uint32_t i = 0; i < kv_pages_of(s->n); i++) {
         f->page[i] = s->page[i];
         f->page[i]->refs++;
     }
@@ -80,7 +91,8 @@ om_status llm_session_fork(const llm_session *s, llm_session **out, om_err *err)
 /* Give back the pages behind the end. */
 static void trim(llm_session *s)
 {
-    for (uint32_t i = pages_of(s->n); i < s->pages && s->page[i]; i++) {
+    s->computed = s->n;
+    for (uint32_t i = kv_pages_of(s->n); i < s->pages && s->page[i]; i++) {
         kv_page_drop(s->kv, s->page[i]);
         s->page[i] = NULL;
     }
@@ -93,6 +105,7 @@ void llm_session_close(llm_session *s)
     s->n = 0;
     if (s->page)
         trim(s);
+    take_out(s);
     llm_kv_close(s->kv);
     mem_free(s->page);
     mem_free(s->view);
@@ -107,6 +120,7 @@ typedef struct {
     const llm_turn *turn;
     uint32_t n_turn;
     uint32_t at, done;             /* the next row: of turn `at`, row `done` */
+    uint32_t first;                /* turn of the first sequence of this forward */
     uint32_t rows, n_seq, n_out;   /* of this forward */
     size_t rows_before, out_before;
     float *hidden;                 /* (all rows, dim) or NULL */
@@ -149,6 +163,7 @@ static bool next_batch(batch *b)
     b->rows_before += b->rows;
     b->out_before += b->n_out;
     b->rows = b->n_seq = b->n_out = 0;
+    b->first = b->at;
     while (b->at < b->n_turn && b->rows < b->kv->batch) {
         const llm_turn *t = &b->turn[b->at];
         uint32_t n = (uint32_t)size_min(t->n - b->done, b->kv->batch - b->rows);
@@ -162,17 +177,76 @@ static bool next_batch(batch *b)
     return b->rows > 0;
 }
 
+/* Pages for the tokens [beg, end) of a timeline, writable. */
+static om_status room(llm_session *s, uint32_t beg, uint32_t end, om_err *err)
+{
+    for (uint32_t i = beg / KV_TOKENS; i < kv_pages_of(end); i++)
+        TRY(s->page[i] ? kv_page_own(s->kv, &s->page[i], err)
+                       : kv_page_new(s->kv, &s->page[i], err));
+    return OM_OK;
+}
+
+/* Whole pages before token `end` less the recent ones are packed. */
+static om_status pack_old(llm_session *s, uint32_t end, om_err *err)
+{
+    llm_kv *kv = s->kv;
+    if (!kv->packed.bytes || kv->pack_late || end < kv->recent)
+        return OM_OK;
+    for (uint32_t i = (end - kv->recent) / KV_TOKENS; i-- > 0;) {
+        if (s->page[i]->form != &kv->plain)
+            break; /* those before it are packed too, or in a file */
+        if (!s->page[i]->segment)
+            TRY(kv_page_pack(kv, s->page[i], err));
+    }
+    return OM_OK;
+}
+
+/* A page that was spilled comes back where the budget has room by now. */
+static om_status look(llm_session *s, uint32_t end, om_err *err)
+{
+    llm_kv *kv = s->kv;
+    for (uint32_t i = 0; i < kv_pages_of(end); i++) {
+        kv_page *p = s->page[i];
+        if (p->segment && kv->now.memory + p->form->bytes <= kv->budget)
+            TRY(kv_page_fetch(kv, p, err));
+        s->view[i] = (nn_kv_page){p->data, p->form->layer};
+    }
+    return OM_OK;
+}
+
+/* One forward.  Room for all comes first: making it may move the pages of others. */
+static om_status run_batch(batch *b, om_err *err)
+{
+    llm_kv *kv = b->kv;
+    const nn_seq *q = kv->seq;
+    uint64_t key = (uint64_t)b->rows | (uint64_t)b->n_out << 17 |
+                   (uint64_t)(b->hidden != NULL) << 34 | (uint64_t)kv->capacity << 35;
+    for (uint32_t i = 0; i < b->n_seq; i++)
+        TRY(room(b->turn[b->first + i].s, q[i].past, q[i].past + q[i].n_rows, err));
+    for (uint32_t i = 0; i < b->n_seq; i++)
+        TRY(look(b->turn[b->first + i].s, q[i].past + q[i].n_rows, err));
+    TRY(nn_run(kv->c, key, false, forward, b, err));
+    kv_spill_rest(kv);
+    for (uint32_t i = 0; i < b->n_seq; i++) {
+        llm_session *s = b->turn[b->first + i].s;
+        s->computed = q[i].past + q[i].n_rows;
+        TRY(pack_old(s, s->computed, err));
+    }
+    return OM_OK;
+}
+
 static om_status run_all(batch *b, om_err *err)
 {
     llm_kv *kv = b->kv;
     for (uint32_t i = 0; i < kv->m->h.n_layer; i++)
         kv->layer[i].capacity = kv->capacity;
-    kv->c->cancel = b->turn[0].s->cancel;
-    while (next_batch(b)) {
-        uint64_t key = (uint64_t)b->rows | (uint64_t)b->n_out << 17 |
-                       (uint64_t)(b->hidden != NULL) << 34 | (uint64_t)kv->capacity << 35;
-        TRY(nn_run(kv->c, key, false, forward, b, err));
+    for (uint32_t i = b->n_turn; i-- > 0;) {
+        link_first(b->turn[i].s);
+        b->turn[i].s->busy = true;
     }
+    kv->c->cancel = b->turn[0].s->cancel;
+    while (next_batch(b))
+        TRY(run_batch(b, err));
     return OM_OK;
 }
 
@@ -197,18 +271,6 @@ static om_status check_turn(const llm_turn *t, om_err *err)
     return OM_OK;
 }
 
-/* Pages for n more tokens, writable. */
-static om_status room(llm_session *s, uint32_t n, om_err *err)
-{
-    for (uint32_t i = s->n / KV_TOKENS; i < pages_of(s->n + n); i++) {
-        TRY(s->page[i] ? kv_page_own(s->kv, &s->page[i], err)
-                       : kv_page_new(s->kv, &s->page[i], err));
-    }
-    for (uint32_t i = 0; i < pages_of(s->n + n); i++)
-        s->view[i] = (nn_kv_page){s->page[i]->data, s->page[i]->form->layer};
-    return OM_OK;
-}
-
 static om_status prepare(const llm_turn *t, uint32_t n, om_err *err)
 {
     llm_kv *kv = t[0].s->kv;
@@ -222,8 +284,6 @@ static om_status prepare(const llm_turn *t, uint32_t n, om_err *err)
         TRY(check_turn(&t[i], err));
         outs += t[i].want;
     }
-    for (uint32_t i = 0; i < n; i++)
-        TRY(room(t[i].s, t[i].n, err));
     if (outs <= kv->cap_logits)
         return OM_OK;
     size_t floats;
@@ -248,12 +308,14 @@ static om_status eval(llm_turn *t, uint32_t n, float *hidden, om_err *err)
     for (uint32_t i = 0; i < n; i++) {
         llm_session *s = t[i].s;
         t[i].logits = NULL;
+        s->busy = false;
         if (st != OM_OK) {
             trim(s);
             continue;
         }
         memmove(s->ids + s->n, t[i].ids, t[i].n * sizeof(*s->ids));
         s->n += t[i].n;
+        s->computed = s->n;
         if (t[i].want)
             t[i].logits = logits;
         logits += (size_t)t[i].want * b.kv->m->h.vocab;

@@ -100,27 +100,27 @@ static void forks(test *t)
     open_fixture(t, &f);
     llm_session *s = session(t, &f, args_of(&f)), *a = NULL, *b = NULL;
     llm_kv *kv = llm_session_kv(s);
-    uint64_t page = llm_kv_page_bytes(kv);
+    uint64_t page = llm_kv_now(kv).page_bytes;
     eval(t, s, f.ids, 100);
-    CHECK_INT(t, llm_kv_bytes(kv), 2 * page);
+    CHECK_INT(t, llm_kv_now(kv).memory, 2 * page);
     CHECK_OK(t, llm_session_fork(s, &a, &err), err);
     CHECK_OK(t, llm_session_fork(a, &b, &err), err);
-    CHECK_INT(t, llm_kv_bytes(kv), 2 * page);
+    CHECK_INT(t, llm_kv_now(kv).memory, 2 * page);
     CHECK_INT(t, llm_past(b), 100);
     int32_t other[3] = {5, 6, 7};
     eval(t, a, other, 3); /* writes a copy of the second page */
-    CHECK_INT(t, llm_kv_bytes(kv), 3 * page);
+    CHECK_INT(t, llm_kv_now(kv).memory, 3 * page);
     CHECK(t, same(&f, eval(t, b, f.ids + 100, 20), 119));
-    CHECK_INT(t, llm_kv_bytes(kv), 4 * page);
+    CHECK_INT(t, llm_kv_now(kv).memory, 4 * page);
     CHECK(t, same(&f, eval(t, s, f.ids + 100, 1), 100)); /* the last holder copies nothing */
-    CHECK_INT(t, llm_kv_bytes(kv), 4 * page);
+    CHECK_INT(t, llm_kv_now(kv).memory, 4 * page);
     CHECK_OK(t, llm_rewind(a, 53, &err), err);
     CHECK(t, same(&f, eval(t, a, f.ids + 50, 10), 59)); /* the first page is shared by all */
     CHECK(t, same(&f, eval(t, s, f.ids + 101, 9), 109));
     llm_session_close(s);
     CHECK(t, same(&f, eval(t, b, f.ids + 120, 80), 199));
     llm_session_close(b);
-    CHECK_INT(t, llm_kv_bytes(kv), page);
+    CHECK_INT(t, llm_kv_now(kv).memory, page);
     llm_session_close(a);
     close_fixture(&f);
 }
@@ -204,7 +204,7 @@ static void budget(test *t)
     open_fixture(t, &f);
     llm_session *s = session(t, &f, args_of(&f));
     llm_session_args a = args_of(&f);
-    a.budget = 2 * llm_kv_page_bytes(llm_session_kv(s));
+    a.budget = 2 * llm_kv_now(llm_session_kv(s)).page_bytes;
     llm_session_close(s);
     s = session(t, &f, a);
     eval(t, s, f.ids, 100);
@@ -212,6 +212,122 @@ static void budget(test *t)
     CHECK_INT(t, llm_eval(s, f.ids + 100, 60, &logits, &err), OM_ELIMIT);
     CHECK_INT(t, llm_past(s), 100);
     CHECK(t, same(&f, eval(t, s, f.ids + 100, 28), 127));
+    llm_session_close(s);
+    close_fixture(&f);
+}
+
+/* Over budget with a folder to spill to: every bit as without a limit. */
+static void spilled(test *t)
+{
+    fixture f;
+    om_err err = {0};
+    open_fixture(t, &f);
+    llm_session_args a = args_of(&f);
+    llm_session *s = session(t, &f, a), *other = NULL;
+    a.budget = 2 * llm_kv_now(llm_session_kv(s)).page_bytes;
+    llm_session_close(s);
+    a.spill = test_temp_dir();
+    a.batch = 40;
+    CHECK_OK(t, llm_kv_open(f.m, &a, &a.kv, &err), err);
+    s = session(t, &f, a);
+    CHECK(t, same(&f, eval(t, s, f.ids, 190), 189)); /* three pages in one call */
+    llm_kv_stats now = llm_kv_now(a.kv);
+    CHECK(t, now.memory == a.budget && now.spilled == now.page_bytes && now.pages == 3);
+    for (uint32_t i = 190; i < TOKENS; i++)
+        CHECK(t, same(&f, eval(t, s, f.ids + i, 1), i));
+    CHECK_OK(t, llm_session_fork(s, &other, &err), err);
+    CHECK_OK(t, llm_rewind(other, 170, &err), err);
+    CHECK(t, same(&f, eval(t, other, f.ids + 30, 100), 129)); /* from a page in a file */
+    CHECK(t, llm_kv_now(a.kv).memory <= a.budget && llm_kv_now(a.kv).pages == 7);
+    CHECK_OK(t, llm_rewind(s, 20, &err), err);
+    CHECK(t, same(&f, eval(t, s, f.ids + 180, 20), 199));
+    llm_session_close(other);
+    CHECK_OK(t, llm_rewind(s, 100, &err), err);
+    CHECK(t, same(&f, eval(t, s, f.ids + 100, 1), 100)); /* back in memory: there is room */
+    CHECK_INT(t, llm_kv_now(a.kv).spilled, 0);
+    llm_session_close(s);
+    now = llm_kv_now(a.kv);
+    CHECK(t, now.memory == 0 && now.pages == 0);
+    llm_kv_close(a.kv);
+    a.kv = NULL;
+    a.spill = "/nonexistent/folder";
+    s = session(t, &f, a);
+    const float *logits;
+    CHECK(t, llm_eval(s, f.ids, TOKENS, &logits, &err) != OM_OK);
+    CHECK_INT(t, llm_past(s), 0);
+    llm_session_close(s);
+    close_fixture(&f);
+}
+
+/* Mean of the squared differences of logits over that of the logits. */
+static double distance(const fixture *f, const float *got, uint32_t i)
+{
+    double error = 0, square = 0;
+    const float *want = f->want + (size_t)i * f->vocab;
+    for (uint32_t v = 0; v < f->vocab; v++) {
+        error += pow((double)got[v] - (double)want[v], 2);
+        square += pow((double)want[v], 2);
+    }
+    return error / square;
+}
+
+/* Pages are packed when they are old, take the bytes they should, and change logits by
+ * little; more bits, less. */
+static void packed(test *t)
+{
+    static const float bits[] = {8.5f, 5, 4.5f, 3.5f};
+    static const double most[] = {1e-5, 1e-3, 1e-3, 4e-3};
+    fixture f;
+    om_err err = {0};
+    double before = 0;
+    open_fixture(t, &f);
+    for (size_t i = 0; i < countof(bits); i++) {
+        llm_session_args a = args_of(&f);
+        a.bits = bits[i];
+        a.recent = 64;
+        a.batch = 8;
+        llm_session *s = session(t, &f, a);
+        llm_kv *kv = llm_session_kv(s);
+        CHECK(t, distance(&f, eval(t, s, f.ids, 127), 126) < 1e-6); /* all plain, rotated */
+        CHECK_INT(t, llm_kv_now(kv).packed, 0);
+        double d = distance(&f, eval(t, s, f.ids + 127, 73), 199);
+        CHECK(t, d > before && d < most[i]);
+        before = d;
+        llm_kv_stats now = llm_kv_now(kv);
+        CHECK(t, now.packed == 2 && now.pages == 4);
+        CHECK_INT(t, now.memory, 2 * now.page_bytes + 2 * now.packed_bytes);
+        CHECK((t), (double)now.packed_bytes <= (double)now.page_bytes * (double)bits[i] / 16);
+        CHECK_OK(t, llm_rewind(s, 100, &err), err); /* into a packed page: plain again */
+        CHECK(t, distance(&f, eval(t, s, f.ids + 100, 10), 109) < most[i]);
+        CHECK_INT(t, llm_kv_now(kv).packed, 1);
+        llm_session_close(s);
+    }
+    llm_session_args a = args_of(&f);
+    llm_session *s = NULL;
+    a.bits = 3;
+    CHECK_INT(t, llm_session_open(f.m, &a, &s, &err), OM_EARG);
+    close_fixture(&f);
+}
+
+/* Late packing: plain as long as the budget allows, then the oldest pages are packed. */
+static void packed_late(test *t)
+{
+    fixture f;
+    open_fixture(t, &f);
+    llm_session_args a = args_of(&f);
+    a.bits = 4.5f;
+    a.pack_late = true;
+    a.batch = 40;
+    llm_session *s = session(t, &f, a);
+    a.budget = 3 * llm_kv_now(llm_session_kv(s)).page_bytes;
+    CHECK(t, distance(&f, eval(t, s, f.ids, 200), 199) < 1e-6);
+    CHECK_INT(t, llm_kv_now(llm_session_kv(s)).packed, 0);
+    llm_session_close(s);
+    s = session(t, &f, a);
+    CHECK(t, distance(&f, eval(t, s, f.ids, 128), 127) < 1e-6);
+    CHECK(t, distance(&f, eval(t, s, f.ids + 128, 72), 199) < 1e-3);
+    llm_kv_stats now = llm_kv_now(llm_session_kv(s));
+    CHECK(t, now.packed == 2 && now.pages == 4 && now.memory <= a.budget);
     llm_session_close(s);
     close_fixture(&f);
 }
@@ -224,6 +340,9 @@ int main(int argc, char **argv)
         {"many", "several sessions in one forward", many},
         {"hidden", "states after the final norm", hidden},
         {"budget", "a full cache is refused, nothing lost", budget},
+        {"spilled", "pages in files: the same bits", spilled},
+        {"packed", "old pages in fewer bits", packed},
+        {"packed_late", "only when the budget is used up", packed_late},
         {0},
     };
     return test_main(argc, argv, list);

@@ -29,7 +29,7 @@ enum {
 typedef struct {
     const attn *s;
     const kern *k;
-    float *partial, *work;
+    float *query, *partial, *work;
     size_t d, dk, dv, group; /* dk, dv: padded to rows of keys, lanes of values */
     size_t tile_rows, worker_floats, chunks;
     const struct piece *piece;
@@ -47,7 +47,7 @@ typedef struct {
     const job *j;
     const piece *p;
     size_t head, n;
-    float *q;     /* (n, dk) scaled, padded with zeros */
+    const float *q; /* (n, dk) scaled, rotated, padded with zeros */
     float *score; /* (n, CHUNK) then probabilities */
     float *o;     /* (n, dv) of a chunk */
     float *m, *l; /* (n) of a chunk */
@@ -57,15 +57,21 @@ typedef struct {
 static size_t worker_floats(const job *j)
 {
     size_t n = j->tile_rows * j->group;
-    return size_align(n * (j->dk + CHUNK + 2 * j->dv + 4), 16);
+    return size_align(n * (CHUNK + 2 * j->dv + 4), 16);
+}
+
+/* Queries lie by (kv head, row, head of the group). */
+static float *query(const job *j, size_t head, size_t row)
+{
+    return j->query + (head * j->s->q->rows + row) * j->group * j->dk;
 }
 
 static tile tile_open(const job *j, const piece *p, size_t head, int worker)
 {
     float *w = j->work + (size_t)worker * j->worker_floats;
     size_t n = p->n * j->group;
-    tile t = {.j = j, .p = p, .head = head, .n = n, .q = w};
-    t.score = t.q + n * j->dk;
+    tile t = {.j = j, .p = p, .head = head, .n = n, .score = w};
+    t.q = query(j, head, (size_t)p->seq->row + p->i0);
     t.o = t.score + n * CHUNK;
     t.to = t.o + n * j->dv;
     t.m = t.to + n * j->dv;
@@ -86,19 +92,6 @@ static size_t place(const tile *t, size_t i)
     const job *j = t->j;
     size_t row = (size_t)t->p->seq->row + t->p->i0 + i / j->group;
     return (row * j->s->a.n_head + t->head * j->group + i % j->group) * j->d;
-}
-
-static void gather(const tile *t)
-{
-    const job *j = t->j;
-    for (size_t i = 0; i < t->n; i++) {
-        float *q = t->q + i * j->dk;
-        memcpy(q, j->s->q->data + place(t, i), j->d * sizeof(float));
-        if (j->s->kv->rotate)
-            kv_rotate(q, j->d);
-        j->k->scale(q, j->s->a.scale, j->d);
-        memset(q + j->d, 0, (j->dk - j->d) * sizeof(float));
-    }
 }
 
 /* ---- one chunk ------------------------------------------------------------------------- */
@@ -233,7 +226,6 @@ static void whole(void *ctx, size_t beg, size_t end, int worker)
         size_t heads = j->s->a.n_kv_head;
         tile t = tile_open(j, &j->piece[item / heads], item % heads, worker);
         uint64_t c, last = chunks_of(j, t.p, &c);
-        gather(&t);
         start_folding(&t);
         for (; c < last; c++) {
             chunk(&t, c * CHUNK, chunk_tokens(t.p, c));
@@ -266,7 +258,6 @@ static void parts(void *ctx, size_t beg, size_t end, int worker)
         if (c < first || c >= last)
             continue;
         tile t = tile_open(j, p, item / j->chunks % heads, worker);
-        gather(&t);
         chunk(&t, c * CHUNK, chunk_tokens(p, c));
         for (size_t i = 0; i < t.n; i++) {
             float *to = partial(&t, i, c);
@@ -295,23 +286,19 @@ static void fold_parts(void *ctx, size_t beg, size_t end, int worker)
     }
 }
 
-/* ---- appending --------------------------------------------------------------------------------
+/* ---- appending, and queries made ready --------------------------------------------------------------------------------
  */
 
-typedef struct {
-    const job *j;
-    float *row; /* (d) per worker */
-} appender;
-
-static void put_head(const appender *a, const nn_seq *q, uint32_t i, size_t head,
-                     bool values, float *row)
+/* Token i of sequence q into its page. */
+static void put_head(const job *j, const nn_seq *q, uint32_t i, size_t head, bool values,
+                     float *row)
 {
-    const job *j = a->j;
     const attn *s = j->s;
     uint64_t at = (uint64_t)q->past + i;
     const nn_kv_page *page = &q->page[at / KV_TOKENS];
     const nn_kv_part *l = &page->layer[s->kv->layer];
     kv_type type = values ? l->v : l->k;
+    uint8_t *blocks = page->data + (values ? l->v_at : l->k_at);
     const nn_tensor *from = values ? s->v : s->k;
     const float *x = op_row(from, (size_t)q->row + i) + head * j->d;
     if (s->kv->rotate) {
@@ -319,28 +306,42 @@ static void put_head(const appender *a, const nn_seq *q, uint32_t i, size_t head
         kv_rotate(row, j->d);
         x = row;
     }
-    kv_put(j->k, type, values,
-           page->data + (values ? l->v_at : l->k_at) +
-               head * kv_block_bytes(type, values, j->d),
-           j->d, at % KV_TOKENS, x);
+    kv_put(j->k, type, values, blocks + head * kv_block_bytes(type, values, j->d), j->d,
+           at % KV_TOKENS, x);
 }
 
-/* Items are kv heads, keys and values apart. */
+static void put_queries(const job *j, size_t row, size_t head)
+{
+    const float *from = op_row(j->s->q, row) + head * j->group * j->d;
+    float *to = query(j, head, row);
+    for (size_t g = 0; g < j->group; g++, from += j->d, to += j->dk) {
+        memcpy(to, from, j->d * sizeof(*to));
+        if (j->s->kv->rotate)
+            kv_rotate(to, j->d);
+        j->k->scale(to, j->s->a.scale, j->d);
+        memset(to + j->d, 0, (j->dk - j->d) * sizeof(*to));
+    }
+}
+
+/* Items are kv heads. */
 static void append(void *ctx, size_t beg, size_t end, int worker)
 {
-    const appender *a = ctx;
-    float *row = a->row + (size_t)worker * a->j->worker_floats;
-    for (size_t item = beg; item < end; item++)
-        for (uint32_t n = 0; n < a->j->s->n_seq; n++)
-            for (uint32_t i = 0; i < a->j->s->seq[n].n_rows; i++)
-                put_head(a, &a->j->s->seq[n], i, item / 2, item % 2, row);
+    const job *j = ctx;
+    float *row = j->work + (size_t)worker * j->worker_floats;
+    for (size_t head = beg; head < end; head++)
+        for (uint32_t n = 0; n < j->s->n_seq; n++)
+            for (uint32_t i = 0; i < j->s->seq[n].n_rows; i++) {
+                put_head(j, &j->s->seq[n], i, head, false, row);
+                put_head(j, &j->s->seq[n], i, head, true, row);
+                put_queries(j, (size_t)j->s->seq[n].row + i, head);
+            }
 }
 
 /* ---- the op -------------------------------------------------------------------------------------
  */
 
 typedef struct {
-    size_t piece, partial, work, total; /* offsets in the scratch */
+    size_t query, partial, work, total; /* offsets in the scratch, pieces before */
 } layout;
 
 static layout measure(const nn *c, const attn *s, job *j)
@@ -353,7 +354,8 @@ static layout measure(const nn *c, const attn *s, job *j)
     j->worker_floats = worker_floats(j);
     j->chunks = (s->kv->capacity + (size_t)CHUNK - 1) / CHUNK;
     layout l = {0};
-    l.partial = size_align(rows * sizeof(piece), 64);
+    l.query = size_align(rows * sizeof(piece), 64);
+    l.partial = l.query + size_align(rows * a->n_head * j->dk * sizeof(float), 64);
     l.work = l.partial;
     if (rows <= SPLIT_ROWS)
         l.work += size_align(rows * a->n_head * j->chunks * (j->dv + 16) * sizeof(float), 64);
@@ -386,13 +388,13 @@ void attn_cache(nn *c, const attn *s, void *scratch)
     char *p = scratch;
     piece *pieces = scratch;
     size_t heads = s->a.n_kv_head;
+    j.query = (float *)(void *)(p + l.query);
     j.partial = (float *)(void *)(p + l.partial);
     j.work = (float *)(void *)(p + l.work);
     j.n_piece = cut(&j, pieces);
     j.piece = pieces;
-    appender a = {&j, j.work};
     if (s->q->rows <= SPLIT_ROWS) { /* not worth a hand-over */
-        append(&a, 0, 2 * heads, 0);
+        append(&j, 0, heads, 0);
         uint64_t longest = 0;
         for (size_t i = 0; i < j.n_piece; i++) {
             uint64_t first, last = chunks_of(&j, &j.piece[i], &first);
@@ -403,6 +405,6 @@ void attn_cache(nn *c, const attn *s, void *scratch)
         pool_run(c->pool, j.n_piece * heads, 1, fold_parts, &j);
         return;
     }
-    pool_run(c->pool, 2 * heads, 1, append, &a);
+    pool_run(c->pool, heads, 1, append, &j);
     pool_run(c->pool, j.n_piece * heads, 1, whole, &j);
 }
