@@ -451,7 +451,11 @@ static om_status fill_env(coord *c, om_err *err)
         return fail(err, OM_EARG, "coord: '%s' is not a name for a run", k->run);
     TRY(fl_recipe_of(str_of(k->algorithm), str_of(k->algorithm_params), str_of(k->codec),
                      str_of(k->codec_params), &c->recipe, err));
-    TRY(fl_recipe_population(&c->recipe, k->plan.n_clients, err));
+    fl_drive drive = {.n_clients = k->plan.n_clients,
+                      .asked = k->plan.cohort,
+                      .cohort = k->plan.cohort,
+                      .least = k->plan.min_accepted};
+    TRY(fl_recipe_drive(&c->recipe, &drive, err));
     if (k->aggregator)
         TRY(fl_recipe_robust(&c->recipe, str_of(k->aggregator),
                              str_of(k->aggregator_params), err));

@@ -58,8 +58,10 @@ typedef struct {
 enum {
     FL_NEEDS_UNBIASED = 1u << 0, /* refuse a codec that is only contractive */
     FL_CLIENT_STATE = 1u << 1, /* clients may keep client_bytes (0: none) between rounds */
-    FL_ROBUST = 1u << 3, /* a robust aggregator may stand in for its mean (average.h) */
     FL_TAKES_SIGNS = 1u << 2,  /* sound with a codec that keeps directions alone */
+    FL_EVERY_CLIENT = 1u << 3, /* every client in every round, or the state goes wrong */
+    FL_WHOLE_COHORT = 1u << 4, /* whoever is chosen answers: nobody asked in vain */
+    FL_ROBUST = 1u << 5, /* a robust aggregator may stand in for its mean (average.h) */
 };
 
 typedef struct fl_algo fl_algo;
@@ -95,6 +97,10 @@ struct fl_algo {
     /* The new model.  On failure (nothing finite came out) the old model stands. */
     om_status (*server_close)(const fl_env *e, void *server, arena scratch, om_err *err);
     const float *(*model)(const fl_env *e, const void *server); /* (dim) */
+    /* Or NULL.  After the close, for each client whose message was received: the new
+     * model, for methods whose clients finish the round with it and may then be away for
+     * long.  Only drivers that say so can run such a method (fl_drive.ends). */
+    void (*client_end)(const fl_env *e, uint32_t id, void *client, const float *model);
 };
 
 /* States are handed over 64-byte aligned.  server_begin forgets what was received, so a
@@ -118,9 +124,14 @@ struct fl_recipe {
 };
 om_status fl_recipe_of(str algo, str algo_params, str codec_name, str codec_params,
                        fl_recipe *out, om_err *err);
-/* What depends on the population: a codec that deals coordinates to clients is told how
- * many there are, unless it was set.  Every driver calls it before anything else. */
-om_status fl_recipe_population(fl_recipe *r, uint32_t n_clients, om_err *err);
+/* Who takes part, as a driver sees it. */
+typedef struct {
+    uint32_t n_clients, asked, cohort, least; /* chosen, wanted, enough to close a round */
+    bool ends; /* calls client_end */
+} fl_drive;
+/* What depends on it: refuses an algorithm that this drive would break, and tells a codec
+ * that deals coordinates to clients how many there are.  Every driver calls it first. */
+om_status fl_recipe_drive(fl_recipe *r, const fl_drive *d, om_err *err);
 /* "krum" and "num_byzantine=3,pre=nnm" over what r holds; "" is the mean. */
 om_status fl_recipe_robust(fl_recipe *r, str name, str params, om_err *err);
 /* The checks alone, after p or up_p were changed by param_set. */

@@ -11,7 +11,8 @@ typedef struct {
     double weight;    /* total received */
     uint64_t next_id; /* the lowest id that may come next */
     uint64_t received;
-    uint64_t zero[5];
+    uint64_t zero;
+    uint64_t note[4]; /* the algorithm's own */
 } head;
 _Static_assert(sizeof(head) == 64, "vectors start on a cache line");
 
@@ -42,15 +43,29 @@ om_status average_open(const fl_env *e, void *server, const float *x0, om_err *e
     return OM_OK;
 }
 
+/* Ready for a round; what the algorithm noted stays. */
+static void forget(head *h)
+{
+    h->weight = 0;
+    h->next_id = 0;
+    h->received = 0;
+}
+
+uint64_t *average_note(void *server, uint32_t i) { return &((head *)server)->note[i]; }
+
+double average_weight(const void *server) { return ((const head *)server)->weight; }
+
+uint64_t average_received(const void *server) { return ((const head *)server)->received; }
+
 size_t average_down_bound(const fl_env *e) { return 4 * e->dim; }
 
 om_status average_begin(const fl_env *e, void *server, buf *down, om_err *err)
 {
     const float *x = average_model(e, server);
-    const head *h = server;
+    head *h = server;
     if (h->received) /* interrupted; else the sum is zero, and need not even be in memory */
         memset(average_vector(e, server, 1), 0, e->dim * sizeof(float));
-    memset(server, 0, sizeof(head));
+    forget(h);
     if (buf_reserve(down, 4 * e->dim) != OM_OK)
         return fail(err, OM_ENOMEM, "no room for a model of %zu numbers", e->dim);
     for (size_t i = 0; i < e->dim; i++)
@@ -128,7 +143,20 @@ static om_status robust_mean(const fl_env *e, const head *h, float *out, om_err 
 
 /* ---- receiving ---- */
 
-static om_status check_head(const fl_env *e, uint32_t id, uint64_t samples, om_err *err)
+om_status average_read(const fl_env *e, const uint8_t *down, size_t n, float *x,
+                       om_err *err)
+{
+    if (n / 4 != e->dim || n % 4)
+        return fail(err, OM_EFORMAT, "the model message has %zu bytes, expected %zu", n,
+                    4 * e->dim);
+    if (!wire_all_finite(down, e->dim))
+        return fail(err, OM_EFORMAT, "the model message holds a NaN or an infinity");
+    for (size_t i = 0; i < e->dim; i++)
+        x[i] = wire_load_f32(down + 4 * i);
+    return OM_OK;
+}
+
+om_status average_check_head(const fl_env *e, uint32_t id, uint64_t samples, om_err *err)
 {
     if (id >= e->n_clients)
         return fail(err, OM_EARG, "client %u is outside the population of %u", (unsigned)id,
@@ -143,38 +171,58 @@ static om_status check_head(const fl_env *e, uint32_t id, uint64_t samples, om_e
 om_status average_check(const fl_env *e, uint32_t id, uint64_t samples, const uint8_t *up,
                         size_t up_n, float *zeros, om_err *err)
 {
-    TRY(check_head(e, id, samples, err));
+    TRY(average_check_head(e, id, samples, err));
     return e->up->decode(e->up_p, up, up_n, 0.0f, zeros, e->dim, err);
+}
+
+om_status average_admit(const fl_env *e, const void *server, uint32_t id, uint64_t samples,
+                        om_err *err)
+{
+    TRY(average_check_head(e, id, samples, err));
+    if (id < ((const head *)server)->next_id)
+        return fail(err, OM_EARG, "client %u came twice or out of order", (unsigned)id);
+    return OM_OK;
+}
+
+void average_count(void *server, uint32_t id, double weight)
+{
+    head *h = server;
+    h->weight += weight;
+    h->next_id = (uint64_t)id + 1;
+    h->received++;
 }
 
 om_status average_recv(const fl_env *e, void *server, uint32_t id, uint64_t samples,
                        bool weighted, const uint8_t *up, size_t up_n, om_err *err)
 {
-    head *h = server;
-    TRY(check_head(e, id, samples, err));
-    if (id < h->next_id)
-        return fail(err, OM_EARG, "client %u came twice or out of order", (unsigned)id);
+    TRY(average_admit(e, server, id, samples, err));
     float weight = weighted ? (float)samples : 1.0f;
+    head *h = server;
     bool kept = true;
     if (is_robust(e))
         TRY(keep_row(e, h, id, up, up_n, &kept, err));
     else
         TRY(e->up->decode(e->up_p, up, up_n, weight, average_vector(e, server, 1), e->dim,
                           err));
-    h->weight += (double)weight;
-    h->next_id = (uint64_t)id + 1;
-    h->received += kept;
+    average_count(server, id, (double)weight);
+    h->received -= !kept;
     return OM_OK;
 }
 
 om_status average_mean(const fl_env *e, void *server, float **mean, om_err *err)
 {
+    return average_sum(e, server, ((head *)server)->weight, mean, err);
+}
+
+om_status average_sum(const fl_env *e, void *server, double divisor, float **out,
+                      om_err *err)
+{
     head *h = server;
     float *sum = average_vector(e, server, 1);
-    *mean = NULL;
+    *out = NULL;
     if (h->received == 0)
         return OM_OK;
-    float scale = (float)(1.0 / h->weight);
+    float scale = (float)(1.0 / divisor);
     if (is_robust(e))
         TRY(robust_mean(e, h, sum, err));
     for (size_t i = 0; i < e->dim && !is_robust(e); i++)
@@ -185,7 +233,7 @@ om_status average_mean(const fl_env *e, void *server, float **mean, om_err *err)
                     "the mean of %llu updates is %g at number %zu; the model "
                     "is kept",
                     (unsigned long long)h->received, (double)sum[bad], bad);
-    *mean = sum;
+    *out = sum;
     return OM_OK;
 }
 
@@ -199,7 +247,7 @@ om_status average_accept(const fl_env *e, void *server, const float *next, om_er
                     bad);
     memcpy(average_vector(e, server, 0), next, e->dim * sizeof(float));
     memset(average_vector(e, server, 1), 0, e->dim * sizeof(float));
-    memset(server, 0, sizeof(head));
+    forget(server);
     return OM_OK;
 }
 

@@ -21,6 +21,9 @@ om_status average_open(const fl_env *e, void *server, const float *x0, om_err *e
 size_t average_down_bound(const fl_env *e);
 /* Down message: x as dim little-endian floats. */
 om_status average_begin(const fl_env *e, void *server, buf *down, om_err *err);
+/* The down message as x (dim): refuses a wrong length, NaN and infinity. */
+om_status average_read(const fl_env *e, const uint8_t *down, size_t n, float *x,
+                       om_err *err);
 om_status average_check(const fl_env *e, uint32_t id, uint64_t samples, const uint8_t *up,
                         size_t up_n, float *zeros, om_err *err);
 /* weighted: by samples, else every client counts the same. */
@@ -30,6 +33,19 @@ om_status average_recv(const fl_env *e, void *server, uint32_t id, uint64_t samp
  * Fails, with the state untouched, when a number of it is above 1e15 or not finite: no
  * training is that far off, and its square must fit a float. */
 om_status average_mean(const fl_env *e, void *server, float **mean, om_err *err);
+/* The same with a divisor of the caller's choice; *sum NULL: nothing was received. */
+om_status average_sum(const fl_env *e, void *server, double divisor, float **sum,
+                      om_err *err);
+/* The parts of average_recv, for messages of another form: is the client known, its weight
+ * believable (check_head), and its turn (admit); count it, once its message was taken. */
+om_status average_check_head(const fl_env *e, uint32_t id, uint64_t samples, om_err *err);
+om_status average_admit(const fl_env *e, const void *server, uint32_t id, uint64_t samples,
+                        om_err *err);
+void average_count(void *server, uint32_t id, double weight);
+double average_weight(const void *server);     /* of them all */
+uint64_t average_received(const void *server); /* messages taken in this round */
+/* A number the algorithm keeps in the head, i below 4; 0 at first. */
+uint64_t *average_note(void *server, uint32_t i);
 /* x = next, unless next (dim) is not finite. */
 om_status average_accept(const fl_env *e, void *server, const float *next, om_err *err);
 /* m = momentum m + D (vector 2, which is not there when momentum is 0); x += lr m.

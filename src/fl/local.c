@@ -75,19 +75,6 @@ size_t local_scratch_bytes(const fl_env *e)
 
 size_t local_up_bound(const fl_env *e) { return e->up->bound(e->up_p, e->dim); }
 
-static om_status read_model(const fl_env *e, const uint8_t *down, size_t n, float *x,
-                            om_err *err)
-{
-    if (n / 4 != e->dim || n % 4)
-        return fail(err, OM_EFORMAT, "the model message has %zu bytes, expected %zu", n,
-                    4 * e->dim);
-    if (!wire_all_finite(down, e->dim))
-        return fail(err, OM_EFORMAT, "the model message holds a NaN or an infinity");
-    for (size_t i = 0; i < e->dim; i++)
-        x[i] = wire_load_f32(down + 4 * i);
-    return OM_OK;
-}
-
 typedef struct {
     uint64_t steps, per_epoch;
     uint32_t batch; /* 0: the full gradient */
@@ -129,9 +116,9 @@ static om_status gradient(const fl_env *e, uint32_t id, const fl_oracle *f,
     return f->sgrad(f->ctx, y, s->batch, minibatch(e, id, s, t), g, loss, err);
 }
 
-static om_status train(const fl_env *e, uint32_t id, const fl_oracle *f, double mu,
-                       const float *x, float *y, float *g, double *loss, arena scratch,
-                       om_err *err)
+om_status local_train(const fl_env *e, uint32_t id, const fl_oracle *f, double mu,
+                      const float *shift, const float *x, float *y, float *g, double *loss,
+                      uint64_t *steps, arena scratch, om_err *err)
 {
     schedule s = schedule_of(e, f);
     double own[16], sum = 0;
@@ -140,7 +127,7 @@ static om_status train(const fl_env *e, uint32_t id, const fl_oracle *f, double 
     float pull = (float)mu;
     for (uint64_t t = 0; t < s.steps; t++) {
         double l = 0;
-        if (fused(e, f, &s, mu)) {
+        if (!shift && fused(e, f, &s, mu)) {
             TRY(f->sgd(f->ctx, y, s.batch, minibatch(e, id, &s, t), e->p[LOCAL_LR], &l,
                        err));
             sum += l;
@@ -151,18 +138,21 @@ static om_status train(const fl_env *e, uint32_t id, const fl_oracle *f, double 
         if (mu > 0)
             for (size_t i = 0; i < e->dim; i++)
                 g[i] += pull * (y[i] - x[i]);
+        for (size_t i = 0; shift && i < e->dim; i++)
+            g[i] += shift[i];
         if (e->p[LOCAL_CLIP] > 0)
             nn_clip_norm(e->k, NULL, g, e->dim, e->p[LOCAL_CLIP]);
         o->step(e->k, NULL, own, state, y, g, e->dim, e->p[LOCAL_LR], t + 1);
     }
     *loss = sum / (double)s.steps;
+    *steps = s.steps;
     return OM_OK;
 }
 
-/* up += C(delta), keeping the rest in `error` when there is feedback. */
-static om_status send(const fl_env *e, uint32_t id, float *delta, float *error, buf *up,
-                      arena scratch, om_err *err)
+om_status local_send(const fl_env *e, uint32_t id, void *client, float *delta, buf *up,
+                     arena scratch, om_err *err)
 {
+    float *error = feedback(e->p, e->up) ? client : NULL;
     rng r = fl_codec_rng(e, id);
     if (wire_first_bad(delta, e->dim) < e->dim)
         return fail(err, OM_ELIMIT,
@@ -182,19 +172,20 @@ om_status local_step(const fl_env *e, uint32_t id, void *client, const fl_oracle
                      arena scratch, om_err *err)
 {
     float *x = arena_new(&scratch, float, e->dim), *y = arena_new(&scratch, float, e->dim);
-    float *g = arena_new(&scratch, float, e->dim), *error = client;
+    float *g = arena_new(&scratch, float, e->dim);
     double mean_loss = 0;
+    uint64_t steps;
     if (f->dim != e->dim || f->n_samples == 0)
         return fail(err, OM_EARG,
                     "client %u has %llu samples of a problem of %zu numbers, "
                     "expected some of %zu",
                     (unsigned)id, (unsigned long long)f->n_samples, f->dim, e->dim);
-    TRY(read_model(e, down, down_n, x, err));
+    TRY(average_read(e, down, down_n, x, err));
     memcpy(y, x, e->dim * sizeof(float));
-    TRY(train(e, id, f, mu, x, y, g, &mean_loss, scratch, err));
+    TRY(local_train(e, id, f, mu, NULL, x, y, g, &mean_loss, &steps, scratch, err));
     for (size_t i = 0; i < e->dim; i++)
         y[i] -= x[i];
-    TRY(send(e, id, y, feedback(e->p, e->up) ? error : NULL, up, scratch, err));
+    TRY(local_send(e, id, client, y, up, scratch, err));
     if (loss)
         *loss = mean_loss;
     return OM_OK;

@@ -23,14 +23,15 @@ enum {
 };
 
 #define LOCAL_OPTIMIZERS "sgd|momentum|adamw"
-#define FL_LOCAL_PARAMS                                                                    \
+#define FL_LOCAL_PARAMS FL_LOCAL_PARAMS_WEIGHING(0)
+#define FL_LOCAL_PARAMS_WEIGHING(weights)                                                  \
     [LOCAL_EPOCHS] = {"local_epochs", 1, 0, 10000, "passes over a client's data", NULL},   \
     [LOCAL_STEPS] =                                                                        \
         {"local_steps", 0, 0, 1e9, "steps instead of passes; 0: passes", NULL},            \
     [LOCAL_BATCH] = {"batch", 32, 0, 1e9, "samples of a step; 0: all of them", NULL},      \
     [LOCAL_LR] = {"lr", 0.1, 0, 1e6, "learning rate of a client", NULL},                   \
     [LOCAL_CLIP] = {"clip", 0, 0, 1e9, "longest gradient of a step; 0: any", NULL},        \
-    [LOCAL_WEIGHTS] = {"weights", 0, 0, 1, "what a client counts for", "samples|equal"},   \
+    [LOCAL_WEIGHTS] = {"weights", weights, 0, 1, "what a client counts for", "samples|equal"},   \
     [LOCAL_FEEDBACK] = {"error_feedback",                                                  \
                         0,                                                                 \
                         0,                                                                 \
@@ -52,6 +53,14 @@ size_t local_up_bound(const fl_env *e);
  * *loss: mean over the local steps. */
 om_status local_step(const fl_env *e, uint32_t id, void *client, const fl_oracle *f,
                      double mu, const uint8_t *down, size_t down_n, buf *up, double *loss,
+                     arena scratch, om_err *err);
+/* Its parts, for rows that send more than the difference.  local_train: from x (dim) to
+ * y (dim), y = x at first; shift (dim, NULL: none) is added to every gradient; g (dim) is
+ * scratch; *steps: how many were made.  local_send: C(delta) with feedback as asked for. */
+om_status local_train(const fl_env *e, uint32_t id, const fl_oracle *f, double mu,
+                      const float *shift, const float *x, float *y, float *g, double *loss,
+                      uint64_t *steps, arena scratch, om_err *err);
+om_status local_send(const fl_env *e, uint32_t id, void *client, float *delta, buf *up,
                      arena scratch, om_err *err);
 /* fl_algo.client_step with no pull, and fl_algo.server_recv with the weights that the
  * parameters ask for: what a row takes when it changes neither. */

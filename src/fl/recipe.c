@@ -99,7 +99,9 @@ static void fitting(const codec *c, unsigned flag, char *out, size_t cap)
 static om_status check_class(const fl_recipe *r, om_err *err)
 {
     char names[200];
-    if ((r->up->flags & CODEC_DIRECTION) && !(r->algo->flags & FL_TAKES_SIGNS)) {
+    if ((r->up->flags & CODEC_DIRECTION) && (r->algo->flags & FL_TAKES_SIGNS))
+        return OM_OK;
+    if (r->up->flags & CODEC_DIRECTION) {
         fitting(r->up, CODEC_CONTRACTIVE, names, sizeof(names));
         return fail(err, OM_EARG,
                     "%s needs a codec that bounds its error and %s keeps directions alone; "
@@ -144,16 +146,32 @@ om_status fl_recipe_check(const fl_recipe *r, om_err *err)
     return r->algo->check ? r->algo->check(r, err) : OM_OK;
 }
 
-om_status fl_recipe_population(fl_recipe *r, uint32_t n_clients, om_err *err)
+om_status fl_recipe_drive(fl_recipe *r, const fl_drive *d, om_err *err)
 {
+    const fl_algo *a = r->algo;
+    if ((a->flags & FL_EVERY_CLIENT) && (d->asked < d->n_clients || d->least < d->n_clients))
+        return fail(err, OM_EARG,
+                    "%s needs every client in every round: set cohort.size and cohort.min "
+                    "to %u and dropout to 0, or choose diana, dasha-pp or tamuna",
+                    a->name, (unsigned)d->n_clients);
+    if ((a->flags & FL_WHOLE_COHORT) && (d->asked > d->cohort || d->least < d->cohort))
+        return fail(err, OM_EARG,
+                    "%s needs an answer from each of the %u clients it asks: set "
+                    "over_selection to 1, dropout to 0 and cohort.min to the cohort's size",
+                    a->name, (unsigned)d->asked);
+    if (a->client_end && !d->ends)
+        return fail(err, OM_EUNSUPPORTED,
+                    "%s runs in the simulator alone: its clients end a round with the new "
+                    "model, which the network brings only to the next cohort",
+                    a->name);
     for (size_t i = 0; r->up->params && r->up->params[i].name; i++) {
         if (strcmp(r->up->params[i].name, "clients") != 0)
             continue;
-        if (r->up_p[i] >= 1 && (uint32_t)r->up_p[i] < n_clients)
+        if (r->up_p[i] >= 1 && r->up_p[i] < d->n_clients)
             return fail(err, OM_EARG,
                         "%s: clients is %g and the federation has %u; leave it at 0",
-                        r->up->name, r->up_p[i], (unsigned)n_clients);
-        r->up_p[i] = r->up_p[i] >= 1 ? r->up_p[i] : n_clients;
+                        r->up->name, r->up_p[i], (unsigned)d->n_clients);
+        r->up_p[i] = r->up_p[i] >= 1 ? r->up_p[i] : d->n_clients;
     }
     return OM_OK;
 }

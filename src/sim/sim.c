@@ -78,7 +78,12 @@ om_status sim_open(const sim_config *c, const float *x0, sim **out, om_err *err)
         return fail(err, OM_ENOMEM, "simulate: no memory");
     s->conf = *c;
     s->conf.asked = c->asked ? c->asked : c->cohort;
-    om_status st = fl_recipe_population(&s->conf.recipe, c->n_clients, err);
+    fl_drive drive = {.n_clients = c->n_clients,
+                      .asked = s->conf.asked,
+                      .cohort = c->cohort,
+                      .least = c->dropout > 0 ? c->min : c->cohort,
+                      .ends = true};
+    om_status st = fl_recipe_drive(&s->conf.recipe, &drive, err);
     s->env = (fl_env){.dim = c->dim,
                       .n_clients = c->n_clients,
                       .cohort = c->cohort,
@@ -187,6 +192,8 @@ static om_status receive(sim *s, size_t n, sim_row *row, double *samples, om_err
         TRY(st);
         row->up_bytes += c->up.len;
         row->received++;
+        if (isnan(c->loss)) /* a client that had nothing to say */
+            continue;
         row->train_loss += c->loss * (double)c->samples;
         *samples += (double)c->samples;
     }
@@ -209,6 +216,15 @@ static om_status waves(sim *s, uint32_t n, sim_row *row, om_err *err)
     return OM_OK;
 }
 
+/* Those that answered are told the new model, which costs another way down. */
+static void end_clients(sim *s, uint32_t n, sim_row *row)
+{
+    for (uint32_t i = 0; i < n; i++)
+        algo(s)->client_end(&s->env, s->chosen[i],
+                            s->clients + s->chosen[i] * s->client_bytes, sim_model(s));
+    row->down_bytes += (uint64_t)s->down.len * n;
+}
+
 om_status sim_round(sim *s, sim_row *out, om_err *err)
 {
     const sim_config *c = &s->conf;
@@ -226,6 +242,8 @@ om_status sim_round(sim *s, sim_row *out, om_err *err)
         row.unchanged = s->hostile && st == OM_ELIMIT; /* by contract the model stands */
         if (!row.unchanged)
             TRY(st);
+        if (algo(s)->client_end && !row.unchanged)
+            end_clients(s, n, &row);
     } else {
         row.train_loss = unknown;
     }
