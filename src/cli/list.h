@@ -4,6 +4,7 @@
     X(eval)             \
     X(inspect)          \
     X(convert)          \
+    X(quantize)         \
     X(create)           \
     X(train)            \
     X(merge)            \

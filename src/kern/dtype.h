@@ -21,6 +21,19 @@ typedef struct {
 typedef void qblock_fn(const void *block, qblock *out);
 qblock_fn *qblock_of(dtype t);
 
+/* The other way: codes and scales chosen, into their places.  Codes are as stored, before
+ * a zero point is taken off; group e / 32 or e / 16 of a K type has sc (less the 32 that
+ * Q3_K and IQ4_XS add) and mn.  Blocks of 32 have d, and where there is a minimum its f16
+ * in dmin (added, not subtracted). */
+typedef struct {
+    uint16_t d, dmin;
+    int16_t sc[QK / 16], mn[QK / 16];
+    uint8_t l[QK];
+} dtype_codes;
+
+typedef void dtype_put_fn(const dtype_codes *c, void *block);
+dtype_put_fn *dtype_put_of(dtype t); /* NULL for plain types and Q8_0 */
+
 /* unpack and pack of the packed types, for the table in dtype.c. */
 #define DTYPE_PACKED(X)                                                                 \
     X(q4_0) X(q4_1) X(q5_0) X(q5_1) X(q8_0) X(iq4_nl)                                   \
@@ -28,10 +41,8 @@ qblock_fn *qblock_of(dtype t);
 #define X(t) void unpack_##t(const void *src, float *dst, size_t n);
 DTYPE_PACKED(X)
 #undef X
-#define DTYPE_WRITTEN(X) \
-    X(q4_0) X(q4_1) X(q5_0) X(q5_1) X(q8_0) X(q2_k) X(q3_k) X(q4_k) X(q5_k) X(q6_k)
 #define X(t) void pack_##t(const float *src, void *dst, size_t n);
-DTYPE_WRITTEN(X)
+DTYPE_PACKED(X)
 #undef X
 
 /* The 6-bit scales and mins of Q4_K and Q5_K, j in [0, 8). */

@@ -1,9 +1,10 @@
 /* dtype_pack.c - f32 to the packed types, choosing scales that minimise the squared
  * error.
  *
- * Two fits do all the work.  fit_signed: x ~ s l, l in [-n, n - 1]; fit_affine:
- * x ~ s l + m, l in [0, n].  Both try a ladder of roundings around the range of the group,
- * solve the least-squares problem for the codes of each, and keep the best.  The types
+ * Three fits do all the work.  fit_signed: x ~ s l, l in [-n, n - 1]; fit_affine:
+ * x ~ s l + m, l in [0, n]; fit_table: x ~ s table[l].  All try a ladder of roundings
+ * around the range of the group, solve the least-squares problem for the codes of each,
+ * and keep the best.  The types
  * with blocks of 256 then round the groups' scales to small integers and round the codes once more
  * with the scales as they will be read.
  *
@@ -158,18 +159,6 @@ void pack_q8_0(const float *src, void *dst, size_t n)
     }
 }
 
-/* Codes of one block, nibbles and fifth bits in their places. */
-static void put_codes(const uint8_t l[32], uint8_t *qs, uint8_t *qh)
-{
-    uint32_t high = 0;
-    for (int j = 0; j < 16; j++) {
-        qs[j] = (uint8_t)((l[j] & 15) | (l[j + 16] & 15) << 4);
-        high |= (uint32_t)(l[j] >> 4) << j | (uint32_t)(l[j + 16] >> 4) << (j + 16);
-    }
-    if (qh)
-        memcpy(qh, &high, 4);
-}
-
 static void codes_signed(const float *x, size_t count, int n, float s, uint8_t *l)
 {
     float inv = inverse(s);
@@ -184,73 +173,75 @@ static void codes_affine(const float *x, size_t count, int n, affine f, uint8_t 
         l[i] = (uint8_t)nearest((x[i] - f.m) * inv, 0, n);
 }
 
-static uint16_t pack_signed32(const float *x, int n, uint8_t *qs, uint8_t *qh)
+static void pack_signed32(const float *x, int n, dtype_codes *o)
 {
-    uint8_t l[32];
-    uint16_t d = f32_to_f16(fit_signed(x, 32, n));
-    codes_signed(x, 32, n, f16_to_f32(d), l);
-    put_codes(l, qs, qh);
-    return d;
+    o->d = f32_to_f16(fit_signed(x, 32, n));
+    codes_signed(x, 32, n, f16_to_f32(o->d), o->l);
 }
 
-typedef struct {
-    uint16_t d, m;
-} halves;
-
-static halves pack_affine32(const float *x, int n, uint8_t *qs, uint8_t *qh)
+static void pack_affine32(const float *x, int n, dtype_codes *o)
 {
-    uint8_t l[32];
     affine f = fit_affine(x, 32, n, true);
-    halves h = {f32_to_f16(f.s), f32_to_f16(f.m)};
-    codes_affine(x, 32, n, (affine){f16_to_f32(h.d), f16_to_f32(h.m)}, l);
-    put_codes(l, qs, qh);
-    return h;
+    o->d = f32_to_f16(f.s);
+    o->dmin = f32_to_f16(f.m);
+    codes_affine(x, 32, n, (affine){f16_to_f32(o->d), f16_to_f32(o->dmin)}, o->l);
 }
 
-void pack_q4_0(const float *src, void *dst, size_t n)
-{
-    block_q4_0 *b = dst;
-    for (size_t i = 0; i < n / 32; i++)
-        b[i].d = pack_signed32(src + 32 * i, 8, b[i].qs, NULL);
-}
+/* ---- x ~ s iq4_table[l] ---------------------------------------------------------------- */
 
-void pack_q5_0(const float *src, void *dst, size_t n)
+static void codes_table(const float *x, size_t count, float s, uint8_t *l)
 {
-    block_q5_0 *b = dst;
-    for (size_t i = 0; i < n / 32; i++)
-        b[i].d = pack_signed32(src + 32 * i, 16, b[i].qs, b[i].qh);
-}
-
-void pack_q4_1(const float *src, void *dst, size_t n)
-{
-    block_q4_1 *b = dst;
-    for (size_t i = 0; i < n / 32; i++) {
-        halves h = pack_affine32(src + 32 * i, 15, b[i].qs, NULL);
-        b[i].d = h.d;
-        b[i].m = h.m;
+    float inv = inverse(s);
+    for (size_t i = 0; i < count; i++) {
+        float v = x[i] * inv;
+        int at = 0;
+        for (int j = 0; j < 15; j++) /* ends at the table's nearest entry */
+            at += v > 0.5f * (float)(iq4_table[j] + iq4_table[j + 1]);
+        l[i] = (uint8_t)at;
     }
 }
 
-void pack_q5_1(const float *src, void *dst, size_t n)
+static float table_scale(const float *x, size_t count, float s, float *gain)
 {
-    block_q5_1 *b = dst;
-    for (size_t i = 0; i < n / 32; i++) {
-        halves h = pack_affine32(src + 32 * i, 31, b[i].qs, b[i].qh);
-        b[i].d = h.d;
-        b[i].m = h.m;
+    uint8_t l[32];
+    float xl = 0, ll = 0;
+    codes_table(x, count, s, l);
+    for (size_t i = 0; i < count; i++) {
+        float v = (float)iq4_table[l[i]];
+        xl += x[i] * v;
+        ll += v * v;
     }
+    *gain = xl * xl / ll;
+    return xl / ll;
+}
+
+static float fit_table(const float *x, size_t count)
+{
+    float e = extreme(x, count), best = 0, scale = 0;
+    if (fabsf(e) < 1e-30f)
+        return 0;
+    for (int step = -14; step <= 14; step++) { /* the extreme near either end */
+        float off = 4.0f * (float)(step < 0 ? step + 7 : step - 7);
+        float end = step < 0 ? -127.0f - off : 113.0f + off;
+        float gain, s = table_scale(x, count, e / end, &gain);
+        if (gain > best) {
+            best = gain;
+            scale = s;
+        }
+    }
+    return scale;
+}
+
+static void pack_table32(const float *x, dtype_codes *o)
+{
+    o->d = f32_to_f16(fit_table(x, 32));
+    codes_table(x, 32, f16_to_f32(o->d), o->l);
 }
 
 /* ---- blocks of 256 ------------------------------------------------------------------ */
 
-typedef struct {
-    uint16_t d, dmin;
-    int8_t sc[16];
-    uint8_t mn[16], l[QK]; /* l: codes without sign */
-} super;
-
 /* Groups x ~ d sc l - dmin mn with sc, mn in [0, top]. */
-static void pack_super_affine(const float *x, size_t group, int n, int top, super *o)
+static void pack_super_affine(const float *x, size_t group, int n, int top, dtype_codes *o)
 {
     affine f[16];
     float most_s = 0, most_m = 0;
@@ -263,15 +254,15 @@ static void pack_super_affine(const float *x, size_t group, int n, int top, supe
     o->dmin = f32_to_f16(most_m / (float)top);
     float d = f16_to_f32(o->d), dmin = f16_to_f32(o->dmin);
     for (size_t g = 0; g < QK / group; g++) {
-        o->sc[g] = (int8_t)nearest(f[g].s * inverse(d), 0, top);
-        o->mn[g] = (uint8_t)nearest(-f[g].m * inverse(dmin), 0, top);
+        o->sc[g] = (int16_t)nearest(f[g].s * inverse(d), 0, top);
+        o->mn[g] = (int16_t)nearest(-f[g].m * inverse(dmin), 0, top);
         affine read = {d * (float)o->sc[g], -dmin * (float)o->mn[g]};
         codes_affine(x + g * group, group, n, read, o->l + g * group);
     }
 }
 
 /* Groups of 16, x ~ d sc (l - n) with sc in [-top, top - 1]. */
-static void pack_super_signed(const float *x, int n, int top, super *o)
+static void pack_super_signed(const float *x, int n, int top, dtype_codes *o)
 {
     float s[16];
     for (size_t g = 0; g < 16; g++)
@@ -279,108 +270,46 @@ static void pack_super_signed(const float *x, int n, int top, super *o)
     o->d = f32_to_f16(extreme(s, 16) / (float)-top);
     float d = f16_to_f32(o->d);
     for (size_t g = 0; g < 16; g++) {
-        o->sc[g] = (int8_t)nearest(s[g] * inverse(d), -top, top - 1);
+        o->sc[g] = (int16_t)nearest(s[g] * inverse(d), -top, top - 1);
         codes_signed(x + 16 * g, 16, n, d * (float)o->sc[g], o->l + 16 * g);
     }
 }
 
-void pack_q2_k(const float *src, void *dst, size_t n)
+/* Groups of 32, x ~ d sc iq4_table[l] with sc in [-32, 31]. */
+static void pack_super_table(const float *x, dtype_codes *o)
 {
-    block_q2_k *b = dst;
-    for (size_t i = 0; i < n / QK; i++) {
-        super o;
-        pack_super_affine(src + i * QK, 16, 3, 15, &o);
-        b[i].d = o.d;
-        b[i].dmin = o.dmin;
-        for (int g = 0; g < 16; g++)
-            b[i].scales[g] = (uint8_t)(o.sc[g] | o.mn[g] << 4);
-        memset(b[i].qs, 0, sizeof(b[i].qs));
-        for (int e = 0; e < QK; e++)
-            b[i].qs[32 * (e / 128) + e % 32] |= (uint8_t)(o.l[e] << 2 * (e % 128 / 32));
+    float s[8];
+    for (size_t g = 0; g < 8; g++)
+        s[g] = fit_table(x + 32 * g, 32);
+    o->d = f32_to_f16(extreme(s, 8) / -32.0f);
+    float d = f16_to_f32(o->d);
+    for (size_t g = 0; g < 8; g++) {
+        o->sc[g] = (int16_t)nearest(s[g] * inverse(d), -32, 31);
+        codes_table(x + 32 * g, 32, d * (float)o->sc[g], o->l + 32 * g);
     }
 }
 
-void pack_q3_k(const float *src, void *dst, size_t n)
-{
-    block_q3_k *b = dst;
-    for (size_t i = 0; i < n / QK; i++) {
-        super o;
-        pack_super_signed(src + i * QK, 4, 32, &o);
-        memset(&b[i], 0, sizeof(b[i]));
-        b[i].d = o.d;
-        for (int g = 0; g < 16; g++) {
-            int sc = o.sc[g] + 32;
-            b[i].scales[g & 7] |= (uint8_t)((sc & 15) << (g < 8 ? 0 : 4));
-            b[i].scales[8 + (g & 3)] |= (uint8_t)(sc >> 4 << 2 * (g >> 2));
-        }
-        for (int e = 0; e < QK; e++) {
-            b[i].qs[32 * (e / 128) + e % 32] |=
-                (uint8_t)((o.l[e] & 3) << 2 * (e % 128 / 32));
-            b[i].hmask[e % 32] |= (uint8_t)(o.l[e] >> 2 << e / 32);
-        }
-    }
-}
+/* ---- the types ------------------------------------------------------------------------ */
 
-static void put_scales_k4(const super *o, uint8_t *scales)
-{
-    for (int j = 0; j < 4; j++) {
-        scales[j] = (uint8_t)(o->sc[j] | o->sc[j + 4] >> 4 << 6);
-        scales[j + 4] = (uint8_t)(o->mn[j] | o->mn[j + 4] >> 4 << 6);
-        scales[j + 8] = (uint8_t)((o->sc[j + 4] & 15) | (o->mn[j + 4] & 15) << 4);
+#define PACK(t, T, block, call)                                       \
+    void pack_##t(const float *src, void *dst, size_t n)              \
+    {                                                                 \
+        dtype_put_fn *put = dtype_put_of(DTYPE_##T);                  \
+        for (size_t i = 0; i < n / (block); i++) {                    \
+            const float *x = src + i * (block);                       \
+            dtype_codes o;                                            \
+            call;                                                     \
+            put(&o, (block_##t *)dst + i);                            \
+        }                                                             \
     }
-}
-
-static void put_nibbles_k4(const uint8_t *l, uint8_t *qs)
-{
-    for (int j = 0; j < 4; j++)
-        for (int e = 0; e < 32; e++)
-            qs[32 * j + e] =
-                (uint8_t)((l[64 * j + e] & 15) | (l[64 * j + 32 + e] & 15) << 4);
-}
-
-void pack_q4_k(const float *src, void *dst, size_t n)
-{
-    block_q4_k *b = dst;
-    for (size_t i = 0; i < n / QK; i++) {
-        super o;
-        pack_super_affine(src + i * QK, 32, 15, 63, &o);
-        b[i].d = o.d;
-        b[i].dmin = o.dmin;
-        put_scales_k4(&o, b[i].scales);
-        put_nibbles_k4(o.l, b[i].qs);
-    }
-}
-
-void pack_q5_k(const float *src, void *dst, size_t n)
-{
-    block_q5_k *b = dst;
-    for (size_t i = 0; i < n / QK; i++) {
-        super o;
-        pack_super_affine(src + i * QK, 32, 31, 63, &o);
-        b[i].d = o.d;
-        b[i].dmin = o.dmin;
-        put_scales_k4(&o, b[i].scales);
-        put_nibbles_k4(o.l, b[i].qs);
-        memset(b[i].qh, 0, sizeof(b[i].qh));
-        for (int e = 0; e < QK; e++)
-            b[i].qh[e % 32] |= (uint8_t)(o.l[e] >> 4 << e / 32);
-    }
-}
-
-void pack_q6_k(const float *src, void *dst, size_t n)
-{
-    block_q6_k *b = dst;
-    for (size_t i = 0; i < n / QK; i++) {
-        super o;
-        pack_super_signed(src + i * QK, 32, 128, &o);
-        memset(&b[i], 0, sizeof(b[i]));
-        b[i].d = o.d;
-        memcpy(b[i].scales, o.sc, 16);
-        for (int e = 0; e < QK; e++) {
-            int h = e / 128, s = e % 128 / 32, l = e % 32;
-            b[i].ql[64 * h + 32 * (s & 1) + l] |=
-                (uint8_t)((o.l[e] & 15) << (s < 2 ? 0 : 4));
-            b[i].qh[32 * h + l] |= (uint8_t)(o.l[e] >> 4 << 2 * s);
-        }
-    }
-}
+PACK(q4_0, Q4_0, QK_32, pack_signed32(x, 8, &o))
+PACK(q5_0, Q5_0, QK_32, pack_signed32(x, 16, &o))
+PACK(q4_1, Q4_1, QK_32, pack_affine32(x, 15, &o))
+PACK(q5_1, Q5_1, QK_32, pack_affine32(x, 31, &o))
+PACK(iq4_nl, IQ4_NL, QK_32, pack_table32(x, &o))
+PACK(q2_k, Q2_K, QK, pack_super_affine(x, 16, 3, 15, &o))
+PACK(q3_k, Q3_K, QK, pack_super_signed(x, 4, 32, &o))
+PACK(q4_k, Q4_K, QK, pack_super_affine(x, 32, 15, 63, &o))
+PACK(q5_k, Q5_K, QK, pack_super_affine(x, 32, 31, 63, &o))
+PACK(q6_k, Q6_K, QK, pack_super_signed(x, 32, 128, &o))
+PACK(iq4_xs, IQ4_XS, QK, pack_super_table(x, &o))

@@ -29,6 +29,7 @@ typedef struct {
     const llm_model *m;
     gguf_writer *w;
     dtype type;
+    const llm_encoder *encoder; /* NULL: every matrix of `type` */
     bool permute;
     om_progress_fn *progress;
     void *progress_ctx;
@@ -58,6 +59,12 @@ static dtype fitting(dtype want, dtype own, uint32_t cols)
     return cols % 32 == 0 ? DTYPE_Q8_0 : DTYPE_F16;
 }
 
+static dtype type_of(const exporter *x, const nn_weight *w)
+{
+    const llm_encoder *e = x->encoder;
+    return fitting(e ? e->type_of(e->ctx, w) : x->type, w->type, w->cols);
+}
+
 static om_status visit(exporter *x, const llm_name *n, uint32_t layer, tensor_fn *fn)
 {
     out_tensor t = {.n_parts = 0};
@@ -74,8 +81,16 @@ static om_status visit(exporter *x, const llm_name *n, uint32_t layer, tensor_fn
             t.rows += t.vector ? t.part[t.n_parts]->cols : t.part[t.n_parts]->rows;
             t.n_parts++;
         }
-    t.type = t.vector || w == x->m->pos_embed ? DTYPE_F32 : fitting(x->type, w->type, w->cols);
+    t.type = t.vector || w == x->m->pos_embed ? DTYPE_F32 : type_of(x, w);
     return fn(x, &t);
+}
+
+static om_status write_tensor(exporter *x, const out_tensor *t);
+
+static om_status enter(exporter *x, uint32_t layer, tensor_fn *fn)
+{
+    const llm_encoder *e = x->encoder;
+    return e && e->enter && fn == write_tensor ? e->enter(e->ctx, layer, x->err) : OM_OK;
 }
 
 static om_status walk(exporter *x, tensor_fn *fn)
@@ -83,9 +98,12 @@ static om_status walk(exporter *x, tensor_fn *fn)
     const llm_name *n = x->m->arch->names;
     for (; n->name && !strchr(n->name, '#'); n++)
         TRY(visit(x, n, 0, fn));
-    for (uint32_t i = 0; i < x->m->h.n_layer; i++)
+    for (uint32_t i = 0; i < x->m->h.n_layer; i++) {
+        TRY(enter(x, i, fn));
         for (const llm_name *b = n; b->name && strchr(b->name, '#'); b++)
             TRY(visit(x, b, i, fn));
+    }
+    TRY(enter(x, x->m->h.n_layer, fn));
     for (; n->name; n++)
         if (!strchr(n->name, '#'))
             TRY(visit(x, n, 0, fn));
@@ -102,7 +120,7 @@ static om_status announce(exporter *x, const out_tensor *t)
     if (!t->vector)
         info.dim[1] = t->cols;
     const dtype_traits *d = dtype_of(t->type);
-    if (!d->pack && t->part[0]->type != t->type)
+    if (!d->pack && !x->encoder && t->part[0]->type != t->type)
         return fail(x->err, OM_EUNSUPPORTED, "export: %s cannot be written, only read",
                     d->name);
     gguf_put_tensor_info(x->w, &info);
@@ -175,11 +193,31 @@ static om_status write_rows(exporter *x, const nn_weight *w, uint8_t flags, dtyp
     return OM_OK;
 }
 
+/* All of w packed by the encoder, then written row by row. */
+static om_status write_encoded(exporter *x, const nn_weight *w, uint8_t flags, dtype type)
+{
+    size_t row, bytes;
+    bool sizes = dtype_row_bytes(type, w->cols, &row) && size_mul(row, w->rows, &bytes);
+    uint8_t *all = sizes ? mem_alloc(bytes) : NULL;
+    if (!all)
+        return fail(x->err, OM_ENOMEM, "export: no memory for %s packed", w->name);
+    om_status s = x->encoder->encode(x->encoder->ctx, w, type, all, x->err);
+    for (uint32_t r = 0; s == OM_OK && r < w->rows; r++)
+        s = gguf_write_data(x->w, all + source_row(x, flags, r) * row, row, x->err);
+    mem_free(all);
+    return s;
+}
+
 static om_status write_tensor(exporter *x, const out_tensor *t)
 {
     for (uint32_t i = 0; i < t->n_parts; i++) {
+        const nn_weight *w = t->part[i];
+        bool keep = !x->encoder || t->type == w->type ||
+                    x->encoder->type_of(x->encoder->ctx, w) == DTYPE_COUNT;
         if (t->vector)
             TRY(write_vector(x, t->part[i], t->flags[i]));
+        else if (!keep)
+            TRY(write_encoded(x, w, t->flags[i], t->type));
         else
             TRY(write_rows(x, t->part[i], t->flags[i], t->type));
     }
@@ -310,29 +348,44 @@ static om_status put_all(exporter *x)
     return walk(x, write_tensor);
 }
 
+static om_status export(exporter *x, const char *path)
+{
+    size_t widest = PIECE;
+    for (uint32_t i = 0; i < x->m->n_weight; i++)
+        widest = size_max(widest, x->m->weight[i].cols);
+    x->permute = x->m->arch->hf_permuted_qk && x->m->h.rope.neox;
+    x->values = mem_array(widest, sizeof(float));
+    x->packed = mem_array(widest, sizeof(double)); /* no type is wider than F64 */
+    om_status s = x->values && x->packed ? gguf_writer_open(path, &x->w, x->err)
+                                         : fail(x->err, OM_ENOMEM, "export: no memory");
+    if (s == OM_OK) {
+        s = put_all(x);
+        if (s == OM_OK)
+            s = gguf_writer_commit(x->w, x->err);
+        else
+            gguf_writer_abort(x->w);
+    }
+    mem_free(x->values);
+    mem_free(x->packed);
+    return s;
+}
+
 om_status llm_write_gguf(const llm_model *m, const char *path, dtype type,
                          om_progress_fn *progress, void *ctx, om_err *err)
 {
     exporter x = {.m = m, .type = type, .progress = progress, .progress_ctx = ctx,
-                  .permute = m->arch->hf_permuted_qk && m->h.rope.neox, .err = err};
+                  .err = err};
     const dtype_traits *d = type == DTYPE_COUNT ? NULL : dtype_of(type);
     if (type != DTYPE_COUNT && (!d || !d->pack))
         return fail(err, OM_EUNSUPPORTED, "export: type %d cannot be written", (int)type);
-    size_t widest = PIECE;
-    for (uint32_t i = 0; i < m->n_weight; i++)
-        widest = size_max(widest, m->weight[i].cols);
-    x.values = mem_array(widest, sizeof(float));
-    x.packed = mem_array(widest, sizeof(double)); /* no type is wider than F64 */
-    om_status s = x.values && x.packed ? gguf_writer_open(path, &x.w, err)
-                                       : fail(err, OM_ENOMEM, "export: no memory");
-    if (s == OM_OK) {
-        s = put_all(&x);
-        if (s == OM_OK)
-            s = gguf_writer_commit(x.w, err);
-        else
-            gguf_writer_abort(x.w);
-    }
-    mem_free(x.values);
-    mem_free(x.packed);
-    return s;
+    return export(&x, path);
+}
+
+om_status llm_encode_gguf(const llm_model *m, const char *path, dtype file_type,
+                          const llm_encoder *e, om_progress_fn *progress, void *ctx,
+                          om_err *err)
+{
+    exporter x = {.m = m, .type = file_type, .encoder = e, .progress = progress,
+                  .progress_ctx = ctx, .err = err};
+    return export(&x, path);
 }

@@ -48,6 +48,14 @@ struct om_model {
 };
 typedef struct om_model llm_model;
 
+/* A stretch of a forward: blocks [first, first + n) alone.  What enters and leaves them,
+ * (rows, dim), is the residual stream; calibration walks a model this way, block by block. */
+typedef struct {
+    uint32_t first, n;
+    const float *in;           /* NULL: the embedding */
+    float *out;                /* NULL: not wanted */
+} llm_stretch;
+
 /* What one forward sees: rows of several sequences, ids, positions, cache. */
 typedef struct {
     const int32_t *ids;        /* (rows) */
@@ -57,6 +65,7 @@ typedef struct {
     uint32_t n_seq;
     const nn_kv_layer *kv;     /* (n_layer) or NULL */
     bool recompute;            /* keep only block inputs for the backward */
+    const llm_stretch *stretch; /* NULL: every block */
 } llm_batch;
 
 /* A family: one file arch/<name>.c, one row. */
@@ -95,6 +104,23 @@ om_status llm_need_tokenizer(const llm_model *m, om_err *err);
  * already are copied bit for bit; DTYPE_COUNT keeps every matrix's own type. */
 om_status llm_write_gguf(const llm_model *m, const char *path, dtype type,
                          om_progress_fn *progress, void *ctx, om_err *err);
+
+/* The same by an encoder, which chooses each matrix's type and packs it, in the order of
+ * the file: embedding, blocks, head.  It may replace `data` of weights of m (a fork) that
+ * are not written yet.  A type of DTYPE_COUNT keeps the matrix as it is.  file_type is
+ * general.file_type's dtype. */
+typedef struct {
+    dtype (*type_of)(void *ctx, const nn_weight *w);
+    /* Before the tensors of block `layer`; n_layer: before what follows the blocks. */
+    om_status (*enter)(void *ctx, uint32_t layer, om_err *err);
+    /* All rows of w, packed as its type, into out. */
+    om_status (*encode)(void *ctx, const nn_weight *w, dtype type, uint8_t *out,
+                        om_err *err);
+    void *ctx;
+} llm_encoder;
+om_status llm_encode_gguf(const llm_model *m, const char *path, dtype file_type,
+                          const llm_encoder *e, om_progress_fn *progress, void *ctx,
+                          om_err *err);
 
 /* ---- sessions ------------------------------------------------------------------------ */
 

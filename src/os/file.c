@@ -66,6 +66,18 @@ void os_map_fill(const os_map *m)
 #endif
 }
 
+void os_map_forget(const void *p, size_t n)
+{
+#ifdef MADV_PAGEOUT /* writes back what was changed, so it is safe on any memory */
+    uintptr_t page = 4096, beg = ((uintptr_t)p + page - 1) & ~(page - 1);
+    uintptr_t end = ((uintptr_t)p + n) & ~(page - 1);
+    if (end > beg)
+        madvise((void *)beg, end - beg, MADV_PAGEOUT);
+#else
+    (void)p, (void)n;
+#endif
+}
+
 void os_map_close(os_map *m)
 {
     if (m->fd_ >= 0 && m->n) {

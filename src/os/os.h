@@ -19,6 +19,8 @@ om_status os_map_open(const char *path, os_map *out, om_err *err);
 om_status os_map_open_private(const char *path, os_map *out, om_err *err);
 /* A hint: all of it will be read now; one call instead of a fault for every few pages. */
 void os_map_fill(const os_map *m);
+/* A hint: these bytes of a read-only mapping are not needed soon; their memory may go. */
+void os_map_forget(const void *p, size_t n);
 void os_map_close(os_map *m);
 
 /* Whole small file into a growing buf; OM_ELIMIT over max. Caller frees. */

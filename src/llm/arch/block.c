@@ -6,10 +6,15 @@
 nn_tensor *llm_blocks(nn *c, const llm_model *m, const llm_batch *b, nn_block_fn *block,
                       nn_tensor *x)
 {
-    for (uint32_t i = 0; i < m->h.n_layer; i++) {
+    const llm_stretch all = {.n = m->h.n_layer}, *part = b->stretch ? b->stretch : &all;
+    if (part->in)
+        x = nn_input(c, part->in, b->rows, m->h.dim);
+    for (uint32_t i = part->first; i < part->first + part->n; i++) {
         llm_step s = {m, b, &m->layer[i], b->kv ? &b->kv[i] : NULL};
         x = b->recompute ? nn_recompute(c, block, &s, sizeof(s), x) : block(c, &s, x);
     }
+    if (part->out)
+        nn_output(c, x, part->out);
     return x;
 }
 

@@ -1,0 +1,286 @@
+/* quantize.c - see quantize.h. */
+#include "compress/quantize.h"
+
+#include <math.h>
+
+enum { CHUNK_VALUES = 4 << 20, MAX_LINEARS = 16 };
+
+typedef struct {
+    const quantize_args *a;
+    llm_model *work;         /* a fork: its weights become the packed ones, block by block */
+    calib *text;             /* NULL: no feedback */
+    uint32_t collected;      /* the block whose inputs are at hand, or NONE */
+    const calib_input *of;   /* whose factor f is */
+    ldl f;
+    calib_input head;        /* moments of the output matrix's input */
+    const imatrix *im;
+    struct {
+        nn_weight *w;
+        const void *data;
+        dtype type;
+        uint8_t *packed;
+    } done[MAX_LINEARS];     /* of the block in hand */
+    uint32_t n_done;
+    uint8_t *embed;          /* the embedding, packed */
+} quantizer;
+
+enum { NONE = UINT32_MAX };
+
+/* ---- importance ----------------------------------------------------------------------------- */
+
+static om_status keep_diagonals(imatrix *im, const calib *c, om_err *err)
+{
+    for (uint32_t i = 0; i < im->m->n_weight; i++) {
+        const nn_weight *w = &im->m->weight[i];
+        const calib_input *in = calib_of(c, w);
+        if (in)
+            TRY(imatrix_set(im, w, in->diag, (double)in->rows, err));
+    }
+    return OM_OK;
+}
+
+static om_status measure_blocks(llm_model *m, calib *c, const calib_args *a, imatrix *im,
+                                om_err *err)
+{
+    for (uint32_t i = 0; i <= m->h.n_layer; i++) {
+        TRY(calib_collect(c, i, false, true, err));
+        TRY(keep_diagonals(im, c, err));
+        if (a->progress)
+            a->progress(a->ctx, "calibrating", "blocks", i + 1, m->h.n_layer + 1);
+    }
+    im->window = calib_window(c);
+    im->n_windows = (uint32_t)(calib_rows(c) / im->window);
+    return OM_OK;
+}
+
+om_status imatrix_measure(llm_model *m, const calib_args *a, imatrix *out, om_err *err)
+{
+    calib *c;
+    TRY(imatrix_new(m, out, err));
+    om_status s = calib_open(m, a, &c, err);
+    if (s == OM_OK) {
+        s = measure_blocks(m, c, a, out, err);
+        calib_close(c);
+    }
+    if (s != OM_OK)
+        imatrix_close(out);
+    return s;
+}
+
+/* ---- the file's callbacks --------------------------------------------------------------------- */
+
+static dtype type_of(void *ctx, const nn_weight *w)
+{
+    const quantizer *q = ctx;
+    return q->a->types[w - q->work->weight];
+}
+
+static void drop_packed(quantizer *q)
+{
+    for (uint32_t i = 0; i < q->n_done; i++) {
+        q->done[i].w->data = q->done[i].data;
+        q->done[i].w->type = q->done[i].type;
+        mem_free(q->done[i].packed);
+    }
+    q->n_done = 0;
+}
+
+/* The text through the block just written, with its packed weights. */
+static om_status leave_block(quantizer *q, om_err *err)
+{
+    om_status s = OM_OK;
+    if (q->text && q->collected != NONE)
+        s = calib_advance(q->text, q->collected, err);
+    for (uint32_t i = 0; i < q->n_done; i++) {
+        size_t row = 0;
+        dtype_row_bytes(q->done[i].type, q->done[i].w->cols, &row);
+        os_map_forget(q->done[i].data, row * q->done[i].w->rows);
+    }
+    drop_packed(q);
+    q->collected = NONE;
+    return s;
+}
+
+static om_status enter(void *ctx, uint32_t layer, om_err *err)
+{
+    quantizer *q = ctx;
+    TRY(leave_block(q, err));
+    ldl_free(&q->f);
+    q->of = NULL;
+    if (!q->text)
+        return OM_OK;
+    TRY(calib_collect(q->text, layer, true, false, err));
+    if (layer < q->work->h.n_layer)
+        q->collected = layer;
+    return OM_OK;
+}
+
+/* The factor of what w reads; NULL where that is not known. */
+static om_status factor_of(quantizer *q, const nn_weight *w, const ldl **out, om_err *err)
+{
+    const calib_input *in = q->text ? calib_of(q->text, w) : NULL;
+    if (!in && w == q->work->output && q->head.h)
+        in = &q->head;
+    *out = NULL;
+    if (!in)
+        return OM_OK;
+    if (in != q->of) {
+        ldl_free(&q->f);
+        q->of = NULL;
+        TRY(ldl_factor(in->h, in->cols, 0.01, q->a->text->k, q->a->text->pool, &q->f, err));
+        q->of = in;
+    }
+    *out = &q->f;
+    return OM_OK;
+}
+
+static om_status check_numbers(const nn_weight *w, const float *v, size_t rows, size_t first,
+                               om_err *err)
+{
+    for (size_t i = 0; i < rows * w->cols; i++)
+        if (!isfinite(v[i]))
+            return fail(err, OM_EFORMAT, "quantize: %s has %g in row %zu, column %zu; the "
+                                         "model is damaged", w->name, (double)v[i],
+                        first + i / w->cols, i % w->cols);
+    return OM_OK;
+}
+
+static om_status encode_chunks(quantizer *q, quant_rows *j, const nn_weight *w, float *values,
+                               uint8_t *out, om_err *err)
+{
+    size_t in_row = 0, most = size_max(CHUNK_VALUES / w->cols, 1);
+    j->w = values;
+    dtype_row_bytes(w->type, w->cols, &in_row);
+    for (size_t r = 0; r < w->rows; r += j->rows) {
+        j->rows = size_min(most, w->rows - r);
+        j->out = out + r * j->row_bytes;
+        dtype_of(w->type)->unpack((const uint8_t *)w->data + r * in_row, values,
+                                  j->rows * w->cols);
+        TRY(check_numbers(w, values, j->rows, r, err));
+        if (is_cancelled(q->a->text->cancel))
+            return fail(err, OM_ECANCEL, "quantize: cancelled");
+        TRY(q->a->method->encode(j, err));
+    }
+    return OM_OK;
+}
+
+/* In its fork's place w shall read as packed. */
+static om_status install(quantizer *q, const nn_weight *w, dtype type, const uint8_t *packed,
+                         size_t bytes, om_err *err)
+{
+    uint8_t *copy = mem_alloc(bytes);
+    if (!copy || q->n_done == MAX_LINEARS) {
+        mem_free(copy);
+        return fail(err, OM_ENOMEM, "quantize: no memory for the packed %s", w->name);
+    }
+    memcpy(copy, packed, bytes);
+    nn_weight *mine = q->work->weight + (w - q->work->weight);
+    q->done[q->n_done].w = mine;
+    q->done[q->n_done].data = mine->data;
+    q->done[q->n_done].type = mine->type;
+    q->done[q->n_done++].packed = copy;
+    mine->data = copy;
+    mine->type = type;
+    return OM_OK;
+}
+
+/* The text starts again from the embedding as it will be read. */
+static om_status restart(quantizer *q, dtype type, const uint8_t *packed, size_t bytes,
+                         om_err *err)
+{
+    q->embed = mem_alloc(bytes);
+    if (!q->embed)
+        return fail(err, OM_ENOMEM, "quantize: no memory for the packed embedding");
+    memcpy(q->embed, packed, bytes);
+    q->work->embed->data = q->embed;
+    q->work->embed->type = type;
+    return calib_rewind(q->text, err);
+}
+
+static om_status encode(void *ctx, const nn_weight *w, dtype type, uint8_t *out, om_err *err)
+{
+    quantizer *q = ctx;
+    quant_rows j = {.cols = w->cols, .type = type, .k = q->a->text->k,
+                    .pool = q->a->text->pool};
+    size_t at = (size_t)(w - q->work->weight), chunk;
+    j.mean = q->im ? q->im->mean[at] : NULL;
+    TRY(factor_of(q, w, &j.f, err));
+    bool fits = dtype_row_bytes(type, w->cols, &j.row_bytes) &&
+                size_mul(size_min(size_max(CHUNK_VALUES / w->cols, 1), w->rows),
+                         w->cols * sizeof(float), &chunk);
+    float *values = fits ? mem_alloc(chunk) : NULL;
+    if (!values)
+        return fail(err, OM_ENOMEM, "quantize: no memory for rows of %s", w->name);
+    om_status s = encode_chunks(q, &j, w, values, out, err);
+    mem_free(values);
+    if (s == OM_OK && q->text && w == q->work->embed)
+        s = restart(q, type, out, j.row_bytes * w->rows, err);
+    else if (s == OM_OK && q->collected != NONE)
+        s = install(q, w, type, out, j.row_bytes * w->rows, err);
+    return s;
+}
+
+/* ---- the whole ----------------------------------------------------------------------------------- */
+
+/* Moments of the head's input, before any weight is packed: a tied embedding is written
+ * first and read last. */
+static om_status measure_head(quantizer *q, om_err *err)
+{
+    llm_model *m = q->work;
+    for (uint32_t i = 0; i < m->h.n_layer; i++)
+        TRY(calib_advance(q->text, i, err));
+    TRY(calib_collect(q->text, m->h.n_layer, true, false, err));
+    const calib_input *in = calib_of(q->text, m->output);
+    BUG_IF(!in);
+    size_t bytes = (size_t)in->cols * in->cols * sizeof(float);
+    q->head = *in;
+    q->head.diag = NULL;
+    q->head.h = mem_alloc(bytes);
+    if (!q->head.h)
+        return fail(err, OM_ENOMEM, "quantize: no memory for the head's moments");
+    memcpy(q->head.h, in->h, bytes);
+    return calib_rewind(q->text, err);
+}
+
+static om_status write(quantizer *q, const char *path, om_err *err)
+{
+    const calib_args *text = q->a->text;
+    llm_encoder e = {.type_of = type_of, .enter = enter, .encode = encode, .ctx = q};
+    bool feedback = q->a->method->wants == QUANT_FULL && text->n;
+    if (feedback) {
+        TRY(calib_open(q->work, text, &q->text, err));
+        TRY(measure_head(q, err));
+    }
+    om_status s = llm_encode_gguf(q->work, path, q->a->file_type, &e, text->progress,
+                                  text->ctx, err);
+    drop_packed(q);
+    return s;
+}
+
+om_status quantize_model(llm_model *m, const char *path, const quantize_args *a, om_err *err)
+{
+    quantizer q = {.a = a, .im = a->im, .collected = NONE};
+    imatrix measured = {0};
+    const quant_method *how = a->method;
+    bool known = how->wants == QUANT_FULL ? a->text->n > 0 : a->text->n > 0 || a->im;
+    if (how->needs && !known)
+        return fail(err, OM_EARG, "quantize: %s needs %s", how->name,
+                    how->wants == QUANT_FULL ? "a calibration text"
+                                             : "a calibration text or an importance matrix");
+    if (how->wants == QUANT_DIAGONAL && !a->im && a->text->n) {
+        TRY(imatrix_measure(m, a->text, &measured, err));
+        q.im = &measured;
+    }
+    om_status s = llm_fork(m, &q.work, err);
+    if (s == OM_OK) {
+        q.work->owned_ = m->owned_; /* for what the source file says of itself */
+        s = write(&q, path, err);
+    }
+    calib_close(q.text);
+    ldl_free(&q.f);
+    mem_free(q.head.h);
+    mem_free(q.embed);
+    llm_fork_close(q.work);
+    imatrix_close(&measured);
+    return s;
+}
