@@ -54,7 +54,7 @@ static om_status put_head(buf *b, const wire_update *h, size_t state_n)
     memcpy(&loss, &h->loss, 8);
     TRY(buf_u64(b, loss));
     TRY(buf_u64(b, state_n));
-    TRY(buf_put(b, h->sha, 32));
+    TRY(buf_put(b, h->digest, 32));
     return buf_put(b, h->run, sizeof(h->run));
 }
 
@@ -90,10 +90,10 @@ static bool read_head(cursor *c, pending *p)
     h->samples = cursor_u64(c);
     uint64_t loss = cursor_u64(c), state_n = cursor_u64(c);
     memcpy(&h->loss, &loss, 8);
-    const uint8_t *sha = cursor_take(c, 32), *run = cursor_take(c, sizeof(h->run));
+    const uint8_t *digest = cursor_take(c, 32), *run = cursor_take(c, sizeof(h->run));
     if (!run || magic != PENDING_MAGIC || state_n > c->n - c->pos)
         return false;
-    memcpy(h->sha, sha, 32);
+    memcpy(h->digest, digest, 32);
     memcpy(h->run, run, sizeof(h->run));
     p->state_n = (size_t)state_n;
     p->state = cursor_take(c, p->state_n);

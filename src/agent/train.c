@@ -132,7 +132,7 @@ static om_status compute(agent *a, const wire_task *t, const os_map *down, step 
                           .samples = f.n_samples,
                           .loss = s->loss};
     memcpy(head->run, t->run, sizeof(head->run));
-    sha256(s->up.data, s->up.len, head->sha);
+    wire_crc_digest(s->up.data, s->up.len, head->digest);
     return OM_OK;
 }
 

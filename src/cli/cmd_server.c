@@ -301,6 +301,7 @@ static om_status set_up(server *s, json_doc *spec, coord_config *k, om_err *err)
                         .dim = s->task.dim,
                         .start = start_model,
                         .start_ctx = s,
+                        .max_update_norm = s->cfg.cohort.max_update_norm,
                         .keep_versions = 3,
                         .k = &c->kernels,
                         .log = {on_log, c, LOG_INFO},

@@ -80,6 +80,8 @@ const config_row config_rows[] = {
            "seconds a round may take"),
     NUMBER("cohort.dropout", cohort.dropout, "0", 0, 0.999,
            "simulate: part of the asked that never answers"),
+    NUMBER("cohort.max_update_norm", cohort.max_update_norm, "0", 0, 1e30,
+           "server: refuse updates of a larger L2 norm; 0: any"),
     TEXT("server.address", server.address, "127.0.0.1", "where the server listens"),
     COUNT("server.port", server.port, "8080", 0, 65535, "its port; 0: any that is free"),
     PATH("server.dir", server.dir, "octomil-server", "its database and blobs"),

@@ -8,7 +8,8 @@
  *     codec:     name and the parameters of its row in codec
  *     partition: name and the parameters of its row in fl/partition.c (simulate)
  *     clients: 100                 how many there are (simulate)
- *     cohort:    size, min, over_selection, deadline, dropout
+ *     cohort:    size, min, over_selection, deadline, dropout,
+ *                max_update_norm
  *     server:    address, port, dir
  *     evaluate:  every, threads
  *     compression, quantization, pruning, privacy, ...: refused by name unless "none"
@@ -76,6 +77,7 @@ typedef struct {
         double over_selection; /* clients asked = size x this, rounded up */
         double deadline_seconds;
         double dropout; /* simulate: part of the asked that never answers */
+        double max_update_norm; /* server: larger updates are refused; 0: none is */
     } cohort;
     struct {
         char address[CONFIG_TEXT_BYTES]; /* where the server listens, and agents call */

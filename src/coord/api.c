@@ -6,7 +6,7 @@
  * refused before the body travels.
  *
  * IDEMPOTENCE.  An update that was accepted is answered "accepted" for ever, by run,
- * round, device and SHA-256: a device whose connection broke one byte before the answer
+ * round, device and digest: a device whose connection broke one byte before the answer
  * asks again and learns the truth. */
 #include "coord/inner.h"
 
@@ -261,9 +261,9 @@ typedef struct { /* of one request */
 /* Was this very update accepted before? */
 static bool was_accepted(coord *c, uint32_t device, const wire_update *m)
 {
-    uint8_t sha[32];
-    return store_accepted(c->store, c->run, m->round, device, sha, NULL) == OM_OK &&
-           memcmp(sha, m->sha, 32) == 0;
+    uint8_t digest[WIRE_DIGEST];
+    return store_accepted(c->store, c->run, m->round, device, digest, NULL) == OM_OK &&
+           memcmp(digest, m->digest, WIRE_DIGEST) == 0;
 }
 
 static wire_reason judge(coord *c, uint32_t device, const wire_update *m)
@@ -429,6 +429,22 @@ static bool take_bytes(void *app, http_request *r, const void *p, size_t n)
     return false;
 }
 
+/* At the door: looked at by the thread that has its bytes in the cache.  False:
+ * answered. */
+static bool passes(coord *c, http_request *r, upload *u)
+{
+    om_err err = {0};
+    wire_reason why = c->check_at_door ? coord_check(c, u, &err) : WIRE_OK;
+    if (why == WIRE_OK)
+        return true;
+    api_answer_result(r, why, err.msg, u, u->offset, c);
+    if (wire_reason_again(why))
+        inbox_return(c->inbox, u);
+    else
+        inbox_drop(c->inbox, u, false);
+    return false;
+}
+
 /* All bytes are there: reserve the place and queue for the group commit. */
 static void finish_upload(void *app, http_request *r)
 {
@@ -445,6 +461,8 @@ static void finish_upload(void *app, http_request *r)
         api_answer_result(r, why, err.msg, u, 0, c);
         return;
     }
+    if (!passes(c, r, u))
+        return;
     os_lock(c->lock);
     round_action a = {.answer = ROUND_REFUSE, .reason = WIRE_BUSY};
     if (!c->stopping)

@@ -2,9 +2,10 @@
  *
  * DURABILITY, in the order things happen to an update:
  *   1. its bytes arrive in the inbox (no promise);
- *   2. EV_OFFER reserves its place; it joins the queue, its device waits;
- *   3. the worker decodes it once (server_check), syncs its file and the inbox folder,
- *      and commits its row with those of the others in the queue, one transaction;
+ *   2. it is decoded once (server_check), EV_OFFER reserves its place; it joins the queue,
+ *      its device waits (large models: decoded by the worker, one at a time);
+ *   3. the worker syncs what the queue wrote to, one sync per segment, and commits the
+ *      rows in one transaction;
  *   4. EV_STORED; the device hears "accepted".
  * A crash before 3's commit loses nothing that was promised; after it, the row is
  * replayed as EV_STORED at the next start, and the device, asking again, is told that
@@ -92,48 +93,57 @@ static wire_reason reason_of(om_status st)
     }
 }
 
-/* Decode it once into nothing. */
-static om_status check_update(coord *c, const upload *u, om_err *err)
+static desk *take_desk(coord *c)
 {
-    os_map m;
-    c->fold.env.round = u->head.round;
-    TRY(inbox_map(c->inbox, u, &m, err));
-    om_status st = c->recipe.algo->server_check(&c->fold.env, u->device, u->head.samples, m.p,
-                                                m.n, (float *)(void *)c->zeros.p, err);
-    inbox_unmap(u, &m);
-    return st;
+    desk *d = NULL;
+    os_lock(c->lock);
+    for (int i = 0; i < c->n_desks && !d; i++)
+        d = c->desks[i].taken ? NULL : &c->desks[i];
+    BUG_IF(!d); /* as many as threads */
+    d->taken = true;
+    os_unlock(c->lock);
+    return d;
 }
 
-typedef struct {
-    coord *c;
-    upload **list; /* (n) */
-    om_status status[BATCH];
-    om_err err[BATCH];
-} sync_job;
-
-static void sync_some(void *ctx, size_t beg, size_t end, int worker)
+static void leave_desk(coord *c, desk *d)
 {
-    sync_job *j = ctx;
-    (void)worker;
-    for (size_t i = beg; i < end; i++)
-        j->status[i] = inbox_sync(j->c->inbox, j->list[i], &j->err[i]);
+    if (!c->check_at_door) /* a large model: one scratch at a time, and not for long */
+        os_state_release(&d->zeros);
+    os_lock(c->lock);
+    d->taken = false;
+    os_unlock(c->lock);
 }
 
-/* All of them durable, files and their names; the first failure. */
-static om_status sync_all(coord *c, upload **list, size_t n, om_err *err)
+static wire_reason judge_bytes(const coord *c, const upload *u, const os_map *v,
+                               float *zeros, om_err *err)
 {
-    sync_job *j = mem_alloc(sizeof(*j));
-    if (!j)
-        return fail(err, OM_ENOMEM, "coord: no memory to sync %zu updates", n);
-    j->c = c;
-    j->list = list;
-    pool_run(c->syncers, n, 1, sync_some, j);
-    om_status st = OM_OK;
-    for (size_t i = 0; i < n && st == OM_OK; i++)
-        if ((st = j->status[i]) != OM_OK)
-            *err = j->err[i];
-    mem_free(j);
-    return st == OM_OK ? inbox_sync_folder(c->inbox, err) : st;
+    const fl_algo *a = c->recipe.algo;
+    fl_env e = c->env;
+    double norm, most = c->cfg.max_update_norm;
+    e.round = u->head.round;
+    om_status st = a->server_check(&e, u->device, u->head.samples, v->p, v->n, zeros, err);
+    if (st == OM_OK && most > 0) {
+        st = a->server_norm(&e, v->p, v->n, zeros, &norm, err);
+        if (st == OM_OK && !(norm <= most)) {
+            fail(err, OM_ELIMIT, "its L2 norm is %.4g; this run takes up to %.4g", norm, most);
+            return WIRE_NORM;
+        }
+    }
+    return st == OM_OK ? WIRE_OK : reason_of(st);
+}
+
+wire_reason coord_check(coord *c, const upload *u, om_err *err)
+{
+    os_map v;
+    desk *d = take_desk(c);
+    om_status st = inbox_map(c->inbox, u, &v, err);
+    wire_reason why = reason_of(st);
+    if (st == OM_OK) {
+        why = judge_bytes(c, u, &v, (float *)(void *)d->zeros.p, err);
+        os_map_close(&v);
+    }
+    leave_desk(c, d);
+    return why;
 }
 
 static store_update record_of(const upload *u)
@@ -144,8 +154,13 @@ static store_update record_of(const upload *u)
                       .bytes = u->head.bytes,
                       .samples = u->head.samples,
                       .loss = u->head.loss,
-                      .payload = u->small};
-    memcpy(r.sha, u->head.sha, 32);
+                      .payload = u->small,
+                      .in_segment = u->slot.in != NULL};
+    if (r.in_segment) {
+        r.segment = slot_segment(u->slot);
+        r.at = u->slot.at;
+    }
+    memcpy(r.digest, u->head.digest, sizeof(r.digest));
     return r;
 }
 
@@ -172,22 +187,18 @@ static void accept_batch(coord *c, upload **list, size_t n)
 {
     store_update rows[BATCH];
     upload *good[BATCH];
-    size_t n_good = 0, n_files = 0;
+    size_t n_good = 0;
     om_err err = {0};
     for (size_t i = 0; i < n; i++) {
-        om_status st = check_update(c, list[i], &err);
-        list[i]->verdict = st == OM_OK ? WIRE_OK : reason_of(st);
-        if (st != OM_OK) {
+        list[i]->verdict = c->check_at_door ? WIRE_OK : coord_check(c, list[i], &err);
+        if (list[i]->verdict != WIRE_OK) {
             settle(c, list[i], &err);
             continue;
         }
-        n_files += list[i]->small == NULL;
         rows[n_good] = record_of(list[i]);
         good[n_good++] = list[i];
     }
-    if (n_files)
-        os_state_release(&c->zeros);
-    om_status st = n_files ? sync_all(c, good, n_good, &err) : OM_OK;
+    om_status st = n_good ? inbox_sync(c->inbox, good, n_good, c->syncers, &err) : OM_OK;
     if (st == OM_OK && n_good)
         st = store_accept(c->store, c->run, rows, n_good, &err);
     if (st != OM_OK)
@@ -470,12 +481,38 @@ static om_status fill_env(coord *c, om_err *err)
                            .up_p = c->recipe.up_p,
                            .k = k->k,
                            .robust = &c->recipe.robust};
-    c->up_bound = c->recipe.algo->up_bound(&c->fold.env);
+    c->env = c->fold.env;
+    c->up_bound = c->recipe.algo->up_bound(&c->env);
+    if (k->max_update_norm > 0 && !c->recipe.algo->server_norm)
+        return fail(err, OM_EUNSUPPORTED,
+                    "coord: the updates of '%s' have no norm to bound; leave "
+                    "max_update_norm out",
+                    k->algorithm);
     wire_answer a = {.work = WIRE_TASK}; /* will a device be able to read its task? */
     if (strlen(k->task) >= WIRE_PARAMS || strlen(k->algorithm_params) >= WIRE_PARAMS ||
         strlen(k->codec_params) >= WIRE_PARAMS || strlen(k->kind) >= sizeof(a.task.kind))
         return fail(err, OM_EARG, "coord: the task's description is too long");
     return OM_OK;
+}
+
+static om_status open_desks(coord *c, om_err *err)
+{
+    size_t model = c->cfg.dim * sizeof(float);
+    c->check_at_door = model <= SEGMENT_SLOT_MAX && c->up_bound <= SEGMENT_SLOT_MAX;
+    c->n_desks = c->check_at_door ? os_cpu_count() + 1 : 1;
+    c->desks = mem_array((size_t)c->n_desks, sizeof(*c->desks));
+    if (!c->desks)
+        return fail(err, OM_ENOMEM, "coord: no memory");
+    for (int i = 0; i < c->n_desks; i++)
+        TRY(os_state_create(NULL, model, &c->desks[i].zeros, err));
+    return OM_OK;
+}
+
+static void close_desks(coord *c)
+{
+    for (int i = 0; c->desks && i < c->n_desks; i++)
+        os_state_close(&c->desks[i].zeros);
+    mem_free(c->desks);
 }
 
 static om_status open_memory(coord *c, om_err *err)
@@ -487,7 +524,7 @@ static om_status open_memory(coord *c, om_err *err)
     c->next_flags = mem_alloc(n);
     if (!c->scratch || !c->flags || !c->next_flags)
         return fail(err, OM_ENOMEM, "coord: no memory for %u clients", (unsigned)n);
-    TRY(os_state_create(NULL, c->cfg.dim * sizeof(float), &c->zeros, err));
+    TRY(open_desks(c, err));
     TRY(pool_open(SYNCERS, &c->syncers, err));
     pool_rest(c->syncers);
     TRY(os_mutex_open(&c->lock, err));
@@ -513,7 +550,7 @@ static om_status open_folder(coord *c, om_err *err)
     TRY(store_open(path, &c->store, err));
     TRY(blobs_open(dir, &c->blobs, err));
     TRY(blobs_sweep(&c->blobs, blob_wanted, c->store, err));
-    TRY(inbox_open(dir, &c->inbox, err));
+    TRY(inbox_open(dir, c->up_bound, &c->inbox, err));
     c->fold.blobs = &c->blobs;
     c->fold.inbox = c->inbox;
     c->fold.store = c->store;
@@ -624,7 +661,7 @@ void coord_close(coord *c)
     inbox_close(c->inbox);
     store_close(c->store);
     pool_close(c->syncers);
-    os_state_close(&c->zeros);
+    close_desks(c);
     os_event_close(c->bell);
     os_mutex_close(c->lock);
     mem_free(c->scratch);

@@ -27,6 +27,7 @@ typedef struct {
     void *start_ctx;
     const char *const *names; /* devices by name, in client order; NULL: any */
     size_t n_names;
+    double max_update_norm; /* updates of a larger L2 norm are refused; 0: no bound */
     uint32_t keep_versions; /* newest model versions kept; 0: all */
     const kern *k;
     log_sink log;

@@ -64,14 +64,22 @@ static om_status keep_state(folder *f, os_state *s, const char *path, store_vers
     return st == OM_OK ? blobs_adopt(f->blobs, path, v->state_sha, err) : st;
 }
 
+static void release_part(void *ctx, const void *p, size_t n)
+{
+    os_state_release_part(ctx, p, n);
+}
+
 om_status fold_start(folder *f, const float *x0, store_version *out, om_err *err)
 {
     char path[BLOB_PATH];
     os_state s;
-    f->env.round = 0;
+    fl_env env = f->env;
+    env.round = 0;
     TRY(temp_path(f, "state", path, err));
     TRY(os_state_create(path, f->algo->server_bytes(&f->env), &s, err));
-    om_status st = f->algo->server_open(&f->env, s.p, x0, err);
+    env.release = release_part;
+    env.release_ctx = &s;
+    om_status st = f->algo->server_open(&env, s.p, x0, err);
     if (st != OM_OK) {
         os_state_close(&s);
         return st;
@@ -88,6 +96,7 @@ typedef struct {
     uint32_t round;
     void *server;
     arena scratch;
+    segment_reader reader;
     fold_result *r;
     double loss_sum, loss_weight;
 } folding;
@@ -102,15 +111,24 @@ static om_status recv_bytes(folding *g, const store_update *u, const uint8_t *p,
 
 static om_status recv_file(folding *g, const store_update *u, om_err *err)
 {
-    char name[INBOX_NAME];
     os_map m;
-    inbox_name(g->run, g->round, u->device, u->sha, name);
-    TRY(inbox_map_file(g->f->inbox, name, &m, err));
-    om_status st = m.n == u->bytes ? recv_bytes(g, u, m.p, err)
-                                   : fail(err, OM_EFORMAT,
-                                          "coord: the accepted update '%s' has %zu bytes, "
-                                          "expected %llu",
-                                          name, m.n, (unsigned long long)u->bytes);
+    TRY(inbox_map_file(g->f->inbox, g->run, g->round, u->device, u->digest, &m, err));
+    om_status st = m.n == u->bytes
+                       ? recv_bytes(g, u, m.p, err)
+                       : fail(err, OM_EFORMAT,
+                              "coord: the accepted update of device %u has %zu bytes, "
+                              "expected %llu",
+                              (unsigned)u->device, m.n, (unsigned long long)u->bytes);
+    os_map_close(&m);
+    return st;
+}
+
+static om_status recv_slot(folding *g, const store_update *u, om_err *err)
+{
+    os_map m;
+    TRY(segment_map(inbox_segments(g->f->inbox), &g->reader, g->run, g->round, u->segment,
+                    u->at, (size_t)u->bytes, &m, err));
+    om_status st = recv_bytes(g, u, m.p, err);
     os_map_close(&m);
     return st;
 }
@@ -118,7 +136,9 @@ static om_status recv_file(folding *g, const store_update *u, om_err *err)
 static om_status recv_update(void *ctx, const store_update *u, om_err *err)
 {
     folding *g = ctx;
-    TRY(u->payload ? recv_bytes(g, u, u->payload, err) : recv_file(g, u, err));
+    TRY(u->payload      ? recv_bytes(g, u, u->payload, err)
+        : u->in_segment ? recv_slot(g, u, err)
+                        : recv_file(g, u, err));
     g->r->n++;
     g->r->bytes_up += u->bytes;
     g->r->samples += u->samples;
@@ -208,9 +228,14 @@ static om_status fold_into(folding *g, os_state *s, om_err *err)
     folder *f = g->f;
     TRY(begin_again(f, s, err));
     g->server = s->p;
-    TRY(store_updates(f->store, g->run, g->round, recv_update, g, err));
+    om_status st = store_updates(f->store, g->run, g->round, recv_update, g, err);
+    segment_reader_close(&g->reader);
+    TRY(st);
     g->r->loss = g->loss_weight > 0 ? g->loss_sum / g->loss_weight : (double)NAN;
-    om_status st = f->algo->server_close(&f->env, s->p, g->scratch, &g->r->why);
+    fl_env env = f->env;
+    env.release = release_part;
+    env.release_ctx = s;
+    st = f->algo->server_close(&env, s->p, g->scratch, &g->r->why);
     g->r->unchanged = st == OM_ELIMIT; /* by contract the old model stands */
     return st == OM_OK || g->r->unchanged ? OM_OK : fail(err, st, "%s", g->r->why.msg);
 }

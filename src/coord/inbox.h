@@ -1,11 +1,12 @@
 /* inbox.h - updates on their way in: resumable, hashed while they arrive, durable before
  * anybody is told so.
  *
- * An upload is named RUN.ROUND.DEVICE.SHA (run id, numbers, 16 hexadecimal digits), so
- * that a device that comes back after any interruption, its own or ours, finds what it
- * has already sent.  Up to INBOX_SMALL bytes live in memory and later in the store's
- * row; more goes to the file DIR/inbox/NAME.  A file in the folder is no promise: only a
- * row in the store's updates makes it one.
+ * An upload is named RUN.ROUND.DEVICE.DIGEST (run id, numbers, 16 hexadecimal digits), so
+ * that a device that comes back after an interruption finds what it has already sent.
+ * Up to INBOX_SMALL bytes live in memory and later in the store's row; up to
+ * SEGMENT_SLOT_MAX in a slot of a segment, which they share with others; more goes to the
+ * file DIR/inbox/NAME, where also a later process of ours goes on.  Bytes on the disk are
+ * no promise: only a row in the store's updates makes them one.
  *
  * One connection writes an upload at a time.  When a device reconnects before the old
  * connection is known to be dead, the new one takes over: it gets a new `owner` number
@@ -13,7 +14,7 @@
 #ifndef COORD_INBOX_H
 #define COORD_INBOX_H
 
-#include "os/os.h"
+#include "coord/segments.h"
 #include "proto/wire.h"
 
 enum { INBOX_SMALL = 12 * 1024, INBOX_NAME = 80 };
@@ -27,15 +28,17 @@ typedef struct upload {
     wire_update head;
     uint32_t device, owner, users;
     uint64_t offset; /* bytes arrived */
-    sha256_ctx sha;
-    int fd;         /* -1: small, or nobody is connected */
+    wire_digester digest;
     uint8_t *small; /* (head.bytes), or NULL */
+    slot slot;      /* of a middling one */
+    int fd;         /* of a large one; -1: nobody is connected */
     bool writing, queued_for_commit, gone;
     void *request;       /* the connection to answer; the coordinator's */
     wire_reason verdict; /* the coordinator's */
 } upload;
 
-om_status inbox_open(const char *dir, inbox **out, om_err *err);
+/* up_bound: the most bytes of an update of this run. */
+om_status inbox_open(const char *dir, size_t up_bound, inbox **out, om_err *err);
 void inbox_close(inbox *b);
 
 /* The upload of (run, device, head), made or found again, with this caller as its owner.
@@ -54,22 +57,22 @@ om_status inbox_append(inbox *b, upload *u, uint32_t owner, const void *p, size_
 /* All bytes are there: is it what was announced?  If not it starts again at 0. Marks it
  * as queued: nobody can enter it until inbox_drop or inbox_return. */
 om_status inbox_seal(inbox *b, upload *u, uint32_t owner, wire_reason *why, om_err *err);
-om_status inbox_sync(inbox *b, upload *u, om_err *err); /* its bytes, durably  */
-om_status inbox_sync_folder(inbox *b, om_err *err);     /* and their names     */
-/* The sealed bytes, mapped or in memory; inbox_unmap when done. */
+/* All of their bytes are durable, and their files' names; waits side by side on `p`. */
+om_status inbox_sync(inbox *b, upload *const *list, size_t n, pool *p, om_err *err);
+/* The sealed bytes, mapped or in memory; os_map_close when done. */
 om_status inbox_map(inbox *b, const upload *u, os_map *out, om_err *err);
-void inbox_unmap(const upload *u, os_map *m);
 /* Not accepted for a reason of ours: it may be tried again as it is. */
 void inbox_return(inbox *b, upload *u);
-/* Accepted (keep_file) or refused: forget it. */
-void inbox_drop(inbox *b, upload *u, bool keep_file);
+/* Accepted (keep) or refused: forget it. */
+void inbox_drop(inbox *b, upload *u, bool keep);
 
-/* ---- files of accepted updates ------------------------------------------------------ */
-void inbox_name(int64_t run, uint32_t round, uint32_t device, const uint8_t sha[32],
-                char out[INBOX_NAME]);
-om_status inbox_map_file(inbox *b, const char *name, os_map *out, om_err *err);
-/* Remove files and uploads of rounds before `round` of the run; some files are kept for
- * uploads to come. */
+/* ---- accepted updates --------------------------------------------------------------- */
+
+/* Of a large one: its file. */
+om_status inbox_map_file(inbox *b, int64_t run, uint32_t round, uint32_t device,
+                         const uint8_t digest[WIRE_DIGEST], os_map *out, om_err *err);
+const segments *inbox_segments(const inbox *b);
+/* Rounds before `round` of the run are folded: let go of their files and uploads. */
 om_status inbox_forget(inbox *b, int64_t run, uint32_t round, om_err *err);
 
 #endif

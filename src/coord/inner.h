@@ -15,6 +15,12 @@ typedef struct waiting { /* a check-in whose answer is held until there is work 
     uint64_t until_ms;
 } waiting;
 
+/* Where an update is looked at: each thread that does so has one. */
+typedef struct {
+    os_state zeros; /* (dim) floats for server_check */
+    bool taken;
+} desk;
+
 struct coord {
     coord_config cfg;
     fl_recipe recipe;
@@ -22,12 +28,15 @@ struct coord {
     inbox *inbox;
     store *store;
     devices *devices;
-    folder fold;
+    folder fold; /* the worker's */
+    fl_env env;  /* for all threads: copy it, set .round */
     http_server *http;
     int lock_fd;
     uint8_t bootstrap_hash[32];
-    os_state zeros; /* (dim) floats for server_check */
-    pool *syncers;  /* wait for the disk side by side: it likes many requests at once */
+    pool *syncers; /* wait for the disk side by side: it likes many requests at once */
+    desk *desks;   /* (n_desks), one for every server thread and one for the worker */
+    int n_desks;
+    bool check_at_door; /* small models: the thread that took the last byte checks */
 
     os_mutex *lock; /* guards what follows */
     os_event *bell; /* the worker has something to do */
@@ -49,6 +58,8 @@ round_action coord_event(coord *c, round_event_kind kind, uint32_t device, uint3
                          uint32_t attempt);
 /* Under the lock: the answer to a check-in of that device. */
 void coord_checkin(coord *c, uint32_t device, wire_answer *out);
+/* Decode it once into nothing; WIRE_OK, or why not.  From any thread. */
+wire_reason coord_check(coord *c, const upload *u, om_err *err);
 /* Under the lock: that device has registered. */
 om_status coord_join(coord *c, uint32_t device, om_err *err);
 

@@ -33,6 +33,8 @@ static const char *const migrations[] = {
     "CREATE TABLE blobs (sha BLOB PRIMARY KEY, bytes INTEGER NOT NULL, refs INTEGER NOT "
     "NULL)"
     " WITHOUT ROWID;",
+    "ALTER TABLE updates ADD COLUMN segment INTEGER;"
+    "ALTER TABLE updates ADD COLUMN at INTEGER;",
 };
 
 #define SQL_LIST(X)                                                                        \
@@ -59,10 +61,11 @@ static const char *const migrations[] = {
     X(DEVICES,                                                                             \
       "SELECT idx, name, platform, token_hash, seen_ms FROM devices ORDER BY idx")         \
     X(SEEN, "UPDATE devices SET seen_ms=? WHERE idx=?")                                    \
-    X(ACCEPT, "INSERT INTO updates VALUES (?,?,?,?,?,?,?,?,?)")                            \
+    X(ACCEPT, "INSERT INTO updates VALUES (?,?,?,?,?,?,?,?,?,?,?)")                            \
     X(ACCEPTED, "SELECT sha FROM updates WHERE run=? AND round=? AND device=?")            \
-    X(UPDATES, "SELECT device, attempt, sha, bytes, samples, loss, payload FROM updates"   \
-               " WHERE run=? AND round=? AND device>=? ORDER BY device LIMIT 1")           \
+    X(UPDATES, "SELECT device, attempt, sha, bytes, samples, loss, payload, segment, at"   \
+               " FROM updates WHERE run=? AND round=? AND device>=? ORDER BY device"       \
+               " LIMIT 1")                                                                 \
     X(PAYLOAD_DROP, "UPDATE updates SET payload=NULL WHERE run=? AND round=?"              \
                     " AND payload IS NOT NULL")                                            \
     X(REF, "INSERT INTO blobs VALUES (?,?,1) ON CONFLICT (sha) DO UPDATE SET refs=refs+1") \
@@ -551,15 +554,16 @@ om_status store_accept(store *s, int64_t run, const store_update *u, size_t n, o
     TRY(begin(s, err));
     om_status st = OM_OK;
     for (size_t i = 0; i < n && st == OM_OK; i++, u++)
-        st = step(s, SQL_ACCEPT, NULL, err, "iiiibiirb", run, (int64_t)u->round,
-                  (int64_t)u->device, (int64_t)u->attempt, u->sha, (size_t)32,
+        st = step(s, SQL_ACCEPT, NULL, err, "iiiibiirbii", run, (int64_t)u->round,
+                  (int64_t)u->device, (int64_t)u->attempt, u->digest, (size_t)32,
                   (int64_t)u->bytes, (int64_t)u->samples, u->loss, u->payload,
-                  u->payload ? (size_t)u->bytes : (size_t)0);
+                  u->payload ? (size_t)u->bytes : (size_t)0,
+                  u->in_segment ? (int64_t)u->segment : (int64_t)-1, (int64_t)u->at);
     return finish(s, st, err);
 }
 
 om_status store_accepted(store *s, int64_t run, uint32_t round, uint32_t device,
-                         uint8_t sha[32], om_err *err)
+                         uint8_t digest[32], om_err *err)
 {
     bool row;
     os_lock(s->lock);
@@ -568,7 +572,7 @@ om_status store_accepted(store *s, int64_t run, uint32_t round, uint32_t device,
     if (st == OM_OK && !row)
         st = OM_ENOTFOUND;
     if (st == OM_OK) {
-        if (!col_sha(s, SQL_ACCEPTED, 0, sha))
+        if (!col_sha(s, SQL_ACCEPTED, 0, digest))
             st = fail(err, OM_EFORMAT, "store: an update's record is damaged");
         done(s, SQL_ACCEPTED);
     }
@@ -590,11 +594,15 @@ static om_status next_update(store *s, int64_t run, uint32_t round, int64_t from
                         .bytes = col_u64(s, Q, 3),
                         .samples = col_u64(s, Q, 4),
                         .loss = col_f64(s, Q, 5)};
+    u->in_segment = sqlite3_column_type(s->q[Q], 7) == SQLITE_INTEGER &&
+                    sqlite3_column_int64(s->q[Q], 7) >= 0;
+    u->segment = u->in_segment ? (uint32_t)col_u64(s, Q, 7) : 0;
+    u->at = u->in_segment ? col_u64(s, Q, 8) : 0;
     const void *p = sqlite3_column_blob(s->q[Q], 6);
     size_t n = (size_t)sqlite3_column_bytes(s->q[Q], 6);
     payload->len = 0;
     om_status st = OM_OK;
-    if (!col_sha(s, Q, 2, u->sha) || (p && n != u->bytes))
+    if (!col_sha(s, Q, 2, u->digest) || (p && n != u->bytes))
         st = fail(err, OM_EFORMAT, "store: the update of device %u is damaged",
                   (unsigned)u->device);
     else if (p && buf_put(payload, p, n) != OM_OK)

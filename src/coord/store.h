@@ -83,9 +83,11 @@ typedef struct {
     uint32_t round, device, attempt;
     uint64_t bytes, samples;
     double loss;
-    uint8_t sha[32];
-    const void
-        *payload; /* (bytes) when it lives in the row; NULL: in a file of the inbox */
+    uint8_t digest[32];
+    const void *payload; /* (bytes) when it lives in the row; else in a segment of the */
+    bool in_segment;     /* inbox at this place, or in a file of its own */
+    uint32_t segment;
+    uint64_t at;
 } store_update;
 
 /* All or none, one transaction. A second update of the same (run, round, device) is an
@@ -93,7 +95,7 @@ typedef struct {
 om_status store_accept(store *s, int64_t run, const store_update *u, size_t n, om_err *err);
 /* OM_ENOTFOUND when none was accepted. Works for rounds long closed. */
 om_status store_accepted(store *s, int64_t run, uint32_t round, uint32_t device,
-                         uint8_t sha[32], om_err *err);
+                         uint8_t digest[32], om_err *err);
 /* In ascending device order; the payload is valid during fn. */
 om_status store_updates(store *s, int64_t run, uint32_t round,
                         om_status (*fn)(void *ctx, const store_update *u, om_err *err),

@@ -53,6 +53,10 @@ typedef struct {
     const aggregate_rule *robust;
     void *kept;
     pool *pool; /* for server_close; NULL: one thread */
+    /* Called with a part of the server's state that this call will not touch again: a
+     * driver whose state lies in a file can let it out of memory.  NULL: no need. */
+    void (*release)(void *ctx, const void *p, size_t n);
+    void *release_ctx;
 } fl_env;
 
 enum {
@@ -94,6 +98,11 @@ struct fl_algo {
      * door instead of at the close. */
     om_status (*server_check)(const fl_env *e, uint32_t id, uint64_t samples,
                               const uint8_t *up, size_t up_n, float *zeros, om_err *err);
+    /* The L2 norm of what the message adds to the model (before weighting): a driver may
+     * refuse what is too large.  Of a message that server_check takes; zeros as there.
+     * NULL: the messages of this algorithm have no such norm. */
+    om_status (*server_norm)(const fl_env *e, const uint8_t *up, size_t up_n, float *zeros,
+                             double *norm, om_err *err);
     /* The new model.  On failure (nothing finite came out) the old model stands. */
     om_status (*server_close)(const fl_env *e, void *server, arena scratch, om_err *err);
     const float *(*model)(const fl_env *e, const void *server); /* (dim) */
@@ -151,5 +160,12 @@ size_t fl_cohort_bytes(uint32_t n);
  * memory, so a minibatch is found without shuffling anything.  Minibatch number c of
  * size b is places [c b, min(n, (c+1) b)). */
 uint64_t fl_pick(uint64_t key, uint64_t n, uint64_t i);
+
+/* For algorithms: those bytes of the state are done with in this call. */
+static inline void fl_release(const fl_env *e, const void *p, size_t n)
+{
+    if (e->release)
+        e->release(e->release_ctx, p, n);
+}
 
 #endif

@@ -7,6 +7,8 @@
 #include "fl/average.h"
 #include "codec/wire.h"
 
+#include <math.h>
+
 typedef struct {
     double weight;    /* total received */
     uint64_t next_id; /* the lowest id that may come next */
@@ -190,6 +192,18 @@ void average_count(void *server, uint32_t id, double weight)
     h->weight += weight;
     h->next_id = (uint64_t)id + 1;
     h->received++;
+}
+
+om_status average_norm(const fl_env *e, const uint8_t *up, size_t up_n, float *zeros,
+                       double *norm, om_err *err)
+{
+    double sum = 0;
+    TRY(e->up->decode(e->up_p, up, up_n, 1.0f, zeros, e->dim, err));
+    for (size_t i = 0; i < e->dim; i++)
+        sum += (double)zeros[i] * (double)zeros[i];
+    memset(zeros, 0, e->dim * sizeof(float));
+    *norm = sqrt(sum);
+    return OM_OK;
 }
 
 om_status average_recv(const fl_env *e, void *server, uint32_t id, uint64_t samples,

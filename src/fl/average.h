@@ -26,6 +26,8 @@ om_status average_read(const fl_env *e, const uint8_t *down, size_t n, float *x,
                        om_err *err);
 om_status average_check(const fl_env *e, uint32_t id, uint64_t samples, const uint8_t *up,
                         size_t up_n, float *zeros, om_err *err);
+om_status average_norm(const fl_env *e, const uint8_t *up, size_t up_n, float *zeros,
+                       double *norm, om_err *err);
 /* weighted: by samples, else every client counts the same. */
 om_status average_recv(const fl_env *e, void *server, uint32_t id, uint64_t samples,
                        bool weighted, const uint8_t *up, size_t up_n, om_err *err);

@@ -48,7 +48,7 @@ typedef struct {
     void (*error)(void *app, http_request *r, unsigned status);
 } http_config;
 
-enum { HTTP_CONNECTION_BYTES = 40 * 1024, HTTP_COLLECT_MAX = 16 * 1024 };
+enum { HTTP_CONNECTION_BYTES = 60 * 1024, HTTP_COLLECT_MAX = 16 * 1024 };
 
 om_status http_server_open(const http_config *c, http_server **out, om_err *err);
 uint16_t http_server_port(const http_server *s);

@@ -56,6 +56,26 @@ om_status os_map_open_private(const char *path, os_map *out, om_err *err)
     return map_file(path, PROT_READ | PROT_WRITE, MAP_PRIVATE, out, err);
 }
 
+om_status os_map_part(int fd, uint64_t offset, size_t n, const char *path, os_map *out,
+                      om_err *err)
+{
+    struct stat st;
+    *out = (os_map){.fd_ = -1};
+    if (n == 0 || fstat(fd, &st) != 0 || (uint64_t)st.st_size < offset ||
+        (uint64_t)st.st_size - offset < n)
+        return fail(err, OM_EIO, "'%s' ends before %llu + %zu bytes", path,
+                    (unsigned long long)offset, n);
+    int own = fcntl(fd, F_DUPFD_CLOEXEC, 0);
+    void *p = mmap(NULL, n, PROT_READ, MAP_SHARED, fd, (off_t)offset);
+    if (own < 0 || p == MAP_FAILED) {
+        if (own >= 0)
+            close(own);
+        return fail(err, OM_EIO, "cannot map '%s': %s", path, strerror(errno));
+    }
+    *out = (os_map){p, n, own};
+    return OM_OK;
+}
+
 void os_map_fill(const os_map *m)
 {
 #ifdef MADV_POPULATE_READ

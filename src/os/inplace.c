@@ -69,12 +69,12 @@ om_status os_pread(int fd, uint64_t offset, void *p, size_t n, const char *path,
 }
 
 /* Starts the disk early, so that the sync that must be waited for is short. */
-void os_sync_start(int fd)
+void os_sync_start(int fd, uint64_t offset, uint64_t n)
 {
 #ifdef __linux__
-    sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE);
+    sync_file_range(fd, (off_t)offset, (off_t)n, SYNC_FILE_RANGE_WRITE);
 #else
-    (void)fd;
+    (void)fd, (void)offset, (void)n;
 #endif
 }
 

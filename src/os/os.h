@@ -17,6 +17,9 @@ typedef struct {
 om_status os_map_open(const char *path, os_map *out, om_err *err);
 /* The same, but the bytes may be written: changes stay in memory and never reach the file. */
 om_status os_map_open_private(const char *path, os_map *out, om_err *err);
+/* n bytes of an open file from `offset`, a multiple of 4096; the file may be closed. */
+om_status os_map_part(int fd, uint64_t offset, size_t n, const char *path, os_map *out,
+                      om_err *err);
 /* A hint: all of it will be read now; one call instead of a fault for every few pages. */
 void os_map_fill(const os_map *m);
 /* A hint: these bytes of a read-only mapping are not needed soon; their memory may go. */
@@ -50,7 +53,7 @@ om_status os_pwrite(int fd, uint64_t offset, const void *p, size_t n, const char
                     om_err *err);
 om_status os_pread(int fd, uint64_t offset, void *p, size_t n, const char *path, om_err *err);
 om_status os_truncate(int fd, uint64_t size, const char *path, om_err *err);
-void os_sync_start(int fd);                               /* a hint: start writing back */
+void os_sync_start(int fd, uint64_t offset, uint64_t n);  /* a hint: start writing back */
 om_status os_sync(int fd, const char *path, om_err *err); /* data and size durable */
 void os_close(int fd);                                    /* -1 is allowed         */
 /* Only one process at a time: OM_EEXIST when another holds it.  Ends with the process. */
@@ -87,6 +90,7 @@ typedef struct {
 om_status os_state_create(const char *path, size_t n, os_state *out, om_err *err);
 om_status os_state_sync(os_state *s, om_err *err); /* all of it durable            */
 void os_state_release(os_state *s);                /* out of our memory; bytes stay */
+void os_state_release_part(os_state *s, const void *p, size_t n); /* whole pages of it */
 void os_state_close(os_state *s);
 
 /* ---- time, entropy, facts -------------------------------------------------------- */

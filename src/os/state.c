@@ -58,6 +58,14 @@ om_status os_state_sync(os_state *s, om_err *err)
 
 void os_state_release(os_state *s) { madvise(s->p, s->n, MADV_DONTNEED); }
 
+void os_state_release_part(os_state *s, const void *p, size_t n)
+{
+    size_t page = (size_t)sysconf(_SC_PAGESIZE), from = (size_t)((const uint8_t *)p - s->p);
+    size_t beg = size_align(from, page), end = (from + n) & ~(page - 1);
+    if (end > beg)
+        madvise(s->p + beg, end - beg, MADV_DONTNEED);
+}
+
 void os_state_close(os_state *s)
 {
     if (s->p) {

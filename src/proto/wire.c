@@ -141,6 +141,28 @@ static void get_sha(reader *r, const char *key, uint8_t out[32])
         dislike(r, key, "is not a SHA-256 in hexadecimal");
 }
 
+static const uint8_t no_tail[WIRE_DIGEST - 8];
+
+static bool is_crc(const uint8_t digest[WIRE_DIGEST])
+{
+    return memcmp(digest + 8, no_tail, sizeof(no_tail)) == 0;
+}
+
+/* "update_sha256", or "update_crc64nvme" when that is missing. */
+static void get_digest(reader *r, uint8_t out[WIRE_DIGEST])
+{
+    const char *key = "update_crc64nvme";
+    memset(out, 0, WIRE_DIGEST);
+    if (r->status != OM_OK || !json_get(r->doc.root, key) ||
+        json_get(r->doc.root, "update_sha256")) {
+        get_sha(r, "update_sha256", out);
+        return;
+    }
+    const json *j = member(r, key, JSON_STRING);
+    if (j && (j->text.n != 16 || !hex_decode(j->text, out, 8)))
+        dislike(r, key, "is not a CRC-64 in hexadecimal");
+}
+
 /* ---- writing ------------------------------------------------------------------------ */
 
 static json_out begin(buf *out)
@@ -298,7 +320,13 @@ om_status wire_put_update(const wire_update *m, buf *out)
     json_put_u64(&o, "round_number", m->round);
     json_put_u64(&o, "attempt", m->attempt);
     json_put_u64(&o, "update_bytes", m->bytes);
-    put_sha(&o, "update_sha256", m->sha);
+    if (is_crc(m->digest)) {
+        char hex[17];
+        hex_encode(m->digest, 8, hex);
+        json_put_str(&o, "update_crc64nvme", str_of(hex));
+    } else {
+        put_sha(&o, "update_sha256", m->digest);
+    }
     json_put_u64(&o, "sample_count", m->samples);
     json_put_f64(&o, "loss", m->loss);
     return end(&o);
@@ -312,7 +340,7 @@ om_status wire_get_update(wire_update *m, const void *p, size_t n, om_err *err)
     m->round = get_u32(&r, "round_number");
     m->attempt = get_u32(&r, "attempt");
     m->bytes = get_u64(&r, "update_bytes", WIRE_PAYLOAD_MAX);
-    get_sha(&r, "update_sha256", m->sha);
+    get_digest(&r, m->digest);
     m->samples = get_u64(&r, "sample_count", UINT64_MAX); /* judged by the coordinator */
     m->loss = r.status == OM_OK ? json_f64(json_get(r.doc.root, "loss"), (double)NAN) : 0;
     return shut_message(&r);
@@ -358,4 +386,37 @@ om_status wire_get_result(wire_result *m, const void *p, size_t n, om_err *err)
     m->retry_min_ms = get_u32(&r, "retry_min_ms");
     m->retry_max_ms = get_u32(&r, "retry_max_ms");
     return shut_message(&r);
+}
+
+/* ---- digests ------------------------------------------------------------------------ */
+
+void wire_digest_start(wire_digester *d, const uint8_t announced[WIRE_DIGEST])
+{
+    *d = (wire_digester){.is_crc = is_crc(announced)};
+    if (!d->is_crc)
+        sha256_init(&d->sha);
+}
+
+void wire_digest_add(wire_digester *d, const void *p, size_t n)
+{
+    if (d->is_crc)
+        d->crc = crc64(d->crc, p, n);
+    else
+        sha256_update(&d->sha, p, n);
+}
+
+void wire_digest_end(wire_digester *d, uint8_t out[WIRE_DIGEST])
+{
+    memset(out, 0, WIRE_DIGEST);
+    for (int i = 0; d->is_crc && i < 8; i++)
+        out[i] = (uint8_t)(d->crc >> (56 - 8 * i));
+    if (!d->is_crc)
+        sha256_final(&d->sha, out);
+}
+
+void wire_crc_digest(const void *p, size_t n, uint8_t out[WIRE_DIGEST])
+{
+    wire_digester d = {.is_crc = true};
+    wire_digest_add(&d, p, n);
+    wire_digest_end(&d, out);
 }

@@ -1,7 +1,7 @@
 /* wire.h - what a device and the coordinator say to each other.
  *
- * Control is JSON, one object per message, snake_case names; payloads (a round's down
- * message, an update) are raw bytes beside it, named by length and SHA-256.  Every
+ * Control is JSON, one object per message, snake_case names; payloads are raw bytes beside
+ * it: a round's down message named by length and SHA-256, an update by length and digest.  Every
  * message carries "protocol": a peer of another version is refused with a sentence
  * instead of being misunderstood.  Unknown members are ignored, so that a newer peer
  * may say more.
@@ -49,8 +49,9 @@ enum {
     X(TOO_LARGE, too_large, 413, false, "the body is larger than this path takes")         \
     X(BAD_RANGE, bad_range, 416, false, "the range asked for is not in the file")          \
     X(WRONG_LENGTH, wrong_length, 422, false, "the update has a wrong length or shape")    \
-    X(CHECKSUM, checksum, 422, true, "the bytes do not have the SHA-256 announced")        \
+    X(CHECKSUM, checksum, 422, true, "the bytes do not have the checksum announced")        \
     X(BAD_UPDATE, bad_update, 422, false, "the update cannot be decoded")                  \
+    X(NORM, norm, 422, false, "the update is larger than this run takes")                  \
     X(ABSURD_SAMPLES, absurd_samples, 422, false, "the claimed sample count is absurd")    \
     X(INTERNAL, internal, 500, true, "the coordinator failed; it keeps what it accepted")  \
     X(BUSY, busy, 503, true, "the coordinator has no room now")                            \
@@ -103,12 +104,29 @@ typedef struct {
     wire_task task;                      /* for WIRE_TASK */
 } wire_answer;
 
+/* What an update's bytes must come to: their SHA-256, or their CRC-64/NVME (big-endian)
+ * followed by 24 zeros, as no SHA-256 will ever be.  The CRC is what our devices send: it
+ * finds every accident, costs a fifteenth, and an update needs no name that an enemy
+ * cannot forge, because it is known by its device's token, its run and its round. */
+enum { WIRE_DIGEST = 32 };
+
+typedef struct {
+    bool is_crc;
+    uint64_t crc;
+    sha256_ctx sha;
+} wire_digester;
+
+void wire_digest_start(wire_digester *d, const uint8_t announced[WIRE_DIGEST]);
+void wire_digest_add(wire_digester *d, const void *p, size_t n);
+void wire_digest_end(wire_digester *d, uint8_t out[WIRE_DIGEST]);
+void wire_crc_digest(const void *p, size_t n, uint8_t out[WIRE_DIGEST]);
+
 /* The head of an update. */
 typedef struct {
     char run[64];
     uint32_t round, attempt;
     uint64_t bytes, samples;
-    uint8_t sha[32];
+    uint8_t digest[WIRE_DIGEST]; /* of its bytes, see wire_digest */
     double loss; /* before training, on the device's data; NaN when not known */
 } wire_update;
 

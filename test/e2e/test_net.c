@@ -540,7 +540,7 @@ static wire_update honest(const liar *l)
     wire_update m = {.round = l->task.round, .attempt = l->task.attempt, .samples = 100,
                      .bytes = DIM * sizeof(float), .loss = 1};
     memcpy(m.run, l->task.run, sizeof(m.run));
-    sha256(l->update, DIM * sizeof(float), m.sha);
+    sha256(l->update, DIM * sizeof(float), m.digest);
     return m;
 }
 
@@ -562,10 +562,10 @@ static void lies(liar *l)
     CHECK_INT(t, put_update(l, &m, l->update, n).reason, WIRE_WRONG_LENGTH);
     m = honest(l);
     m.bytes = n - 4; /* announced short, and short indeed */
-    sha256(l->update, n - 4, m.sha);
+    sha256(l->update, n - 4, m.digest);
     CHECK_INT(t, put_update(l, &m, l->update, n - 4).reason, WIRE_BAD_UPDATE);
     m = honest(l);
-    memset(m.sha, 1, 32);
+    memset(m.digest, 1, 32);
     CHECK_INT(t, put_update(l, &m, l->update, n).reason, WIRE_CHECKSUM);
     l->update[7] = (float)NAN;
     m = honest(l);

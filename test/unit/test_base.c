@@ -39,6 +39,30 @@ static void sha(test *t)
     CHECK(t, !hex_decode(STR("0g"), back, 1));
 }
 
+static void checksum(test *t)
+{
+    /* The catalogue's check value; zeros and ones of the NVMe specification's kind; and
+     * any cut of a long run, by either way, is the same number. */
+    uint8_t run[20000];
+    for (size_t i = 0; i < sizeof(run); i++)
+        run[i] = (uint8_t)(i * 131 + (i >> 7));
+    CHECK(t, crc64(0, "123456789", 9) == UINT64_C(0xae8b14860a799888));
+    CHECK(t, crc64(0, "", 0) == 0);
+    uint8_t flat[4096] = {0}; /* the NVMe specification, 4 KiB of zeros and of ones */
+    CHECK(t, crc64(0, flat, sizeof(flat)) == UINT64_C(0x6482d367eb22b64e));
+    memset(flat, 0xff, sizeof(flat));
+    CHECK(t, crc64(0, flat, sizeof(flat)) == UINT64_C(0xc0ddba7302eca3ac));
+    uint64_t whole = crc64_portable(0, run, sizeof(run));
+    CHECK(t, crc64(0, run, sizeof(run)) == whole);
+    for (size_t cut = 0; cut <= sizeof(run); cut += 1 + cut / 3) {
+        uint64_t a = crc64(0, run, cut), b = crc64_portable(0, run, cut);
+        CHECK(t, a == b);
+        CHECK(t, crc64(a, run + cut, sizeof(run) - cut) == whole);
+    }
+    run[777] ^= 16;
+    CHECK(t, crc64(0, run, sizeof(run)) != whole);
+}
+
 static void random_numbers(test *t)
 {
     /* splitmix64 with seed 1234567: the published first outputs. */
@@ -121,6 +145,7 @@ int main(int argc, char **argv)
     static const test_case cases[] = {
         {"sizes", "overflow is refused", sizes},
         {"sha256", "FIPS 180-4 vectors", sha},
+        {"crc64", "published vectors; every way and every cut agree", checksum},
         {"rng", "splitmix64 vectors, streams, moments", random_numbers},
         {"buffers", "bounds of buf and cursor", buffers},
         {"parameters", "setting by name, refusals", parameters},

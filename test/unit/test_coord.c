@@ -400,7 +400,7 @@ static void plant(test *t, const agent_config *c, const lie *l)
                         .samples = l->samples, .run = "r"};
     for (size_t i = 0; i < l->numbers; i++)
         x[i] = i == 77 ? l->value : 0.5f;
-    sha256(x, head.bytes, head.sha);
+    wire_crc_digest(x, head.bytes, head.digest);
     CHECK_OK(t, os_mkdirs(c->dir, &err), err);
     CHECK_OK(t, keep_pending(&a, &head, "", 0, (uint8_t *)(void *)x, &err), err);
 }
@@ -417,6 +417,7 @@ static void lies_through_the_agent(test *t)
         {"another round", 2, DIM, 10, 0, "round"},
         {"2^63 samples", 0, DIM, UINT64_C(1) << 63, 0, "9223372036854775808; 1 to"},
         {"no samples", 0, DIM, 0, 0, "0; 1 to"},
+        {"finite, but huge", 0, DIM, 10, 1e20f, "norm is 1e+20; this run takes up to 1e+06"},
     };
     static float honest[DIM], got[DIM];
     scene s;
@@ -427,6 +428,7 @@ static void lies_through_the_agent(test *t)
         heard h = {0};
         snprintf(name, sizeof(name), "lie-%zu", i);
         scene_open(&s, name);
+        s.cfg.max_update_norm = 1e6;
         s.agent[1].on_news = note_reason;
         s.agent[1].news_ctx = &h;
         plant(t, &s.agent[1], &lies[i]);

@@ -48,6 +48,11 @@ static void round_trips(test *t)
     CHECK_OK(t, wire_get_update(&ub, raw, b.len, &err), err);
     CHECK(t, memcmp(&u, &ub, sizeof(u)) == 0);
     b.len = 0;
+    memset(u.digest, 0xcd, 32);
+    CHECK_OK(t, wire_put_update(&u, &b), err);
+    CHECK_OK(t, wire_get_update(&ub, raw, b.len, &err), err);
+    CHECK(t, memcmp(&u, &ub, sizeof(u)) == 0);
+    b.len = 0;
     wire_result r = {.reason = WIRE_BAD_UPDATE,
                      .upload = "x.1",
                      .offset = 9,
@@ -63,6 +68,27 @@ static void round_trips(test *t)
     CHECK_OK(t, wire_put_register(&g, &b), err);
     CHECK_OK(t, wire_get_register(&gb, raw, b.len, &err), err);
     CHECK_STR(t, gb.device_id, "phone-1");
+}
+
+/* Either kind of digest, over any pieces: the published value of its kind. */
+static void digests(test *t)
+{
+    char hex[65];
+    uint8_t announced[WIRE_DIGEST] = {1}, got[WIRE_DIGEST];
+    wire_digester d;
+    wire_digest_start(&d, announced);
+    wire_digest_add(&d, "12345", 5);
+    wire_digest_add(&d, "6789", 4);
+    wire_digest_end(&d, got);
+    hex_encode(got, 32, hex);
+    CHECK_STR(t, hex, "ae8b14860a799888000000000000000000000000000000000000000000000000");
+    announced[31] = 1;
+    wire_digest_start(&d, announced);
+    wire_digest_add(&d, "a", 1);
+    wire_digest_add(&d, "bc", 2);
+    wire_digest_end(&d, got);
+    hex_encode(got, 32, hex);
+    CHECK_STR(t, hex, "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
 }
 
 static void refuses(test *t, const char *text, const char *why)
@@ -88,6 +114,9 @@ static void hostile(test *t)
     refuses(t, HEAD "1,\"attempt\":0,\"update_bytes\":1099511627777}", "update_bytes");
     refuses(t, HEAD "1,\"attempt\":0,\"update_bytes\":1,\"update_sha256\":\"00\"}",
             "SHA-256");
+    refuses(t, HEAD "1,\"attempt\":0,\"update_bytes\":1,\"update_crc64nvme\":\"00\"}",
+            "CRC-64");
+    refuses(t, HEAD "1,\"attempt\":0,\"update_bytes\":1}", "update_sha256");
     refuses(t, HEAD "1,\"attempt\":0,\"update_bytes\":1,\"update_sha256\":" SHA "}",
             "sample");
     refuses(t, "{\"protocol\":1,\"run_id\":\"../x\"}", "name");
@@ -135,6 +164,7 @@ int main(int argc, char **argv)
 {
     static const test_case cases[] = {
         {"round_trips", "put and get are inverse", round_trips},
+        {"digests", "published values, in pieces", digests},
         {"hostile", "missing, mistyped, out of range, too large", hostile},
         {"mangled", "every truncation and every bit flip", mangled},
         {"reasons", "codes are unique, names are checked", reasons},

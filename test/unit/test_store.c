@@ -57,6 +57,7 @@ typedef struct {
     uint32_t device[16];
     uint64_t bytes;
     size_t n;
+    int well_placed;
 } listing;
 
 static om_status list_update(void *ctx, const store_update *u, om_err *err)
@@ -65,6 +66,7 @@ static om_status list_update(void *ctx, const store_update *u, om_err *err)
     (void)err;
     l->device[l->n++] = u->device;
     l->bytes += u->payload ? u->bytes : 0;
+    l->well_placed += u->in_segment ? u->segment == u->device && u->at == 4096 : u->payload != NULL;
     return OM_OK;
 }
 
@@ -82,8 +84,11 @@ static store_update update_of(uint32_t round, uint32_t device)
                       .bytes = 3,
                       .samples = 5,
                       .loss = 1.5,
-                      .payload = device % 2 ? "abc" : NULL};
-    memset(u.sha, (int)device, 32);
+                      .payload = device % 2 ? "abc" : NULL,
+                      .in_segment = device % 2 == 0,
+                      .segment = device,
+                      .at = 4096};
+    memset(u.digest, (int)device, 32);
     return u;
 }
 
@@ -116,6 +121,7 @@ static void accept_and_commit(test *t)
     CHECK_OK(t, store_updates(s, run.id, 0, list_update, &l, &err), err);
     CHECK(t, l.n == 3 && l.device[0] == 1 && l.device[1] == 2 && l.device[2] == 5);
     CHECK_INT(t, l.bytes, 6);
+    CHECK_INT(t, l.well_placed, 3);
     store_round r = {.round = 0, .accepted = 3, .loss = 0.5};
     store_version v1 = version_of(1);
     CHECK_OK(t, store_commit(s, run.id, &r, &v1, STR("snap1"), 1, &err), err);

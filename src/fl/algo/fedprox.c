@@ -52,6 +52,7 @@ const fl_algo fl_fedprox = {
     .client_step = client_step,
     .server_recv = local_recv,
     .server_check = average_check,
+    .server_norm = average_norm,
     .server_close = server_close,
     .model = average_model,
 };

@@ -35,6 +35,7 @@ const fl_algo fl_fedyogi = {
     .client_step = local_plain_step,
     .server_recv = local_recv,
     .server_check = average_check,
+    .server_norm = average_norm,
     .server_close = server_close,
     .model = average_model,
 };
