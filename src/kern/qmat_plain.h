@@ -67,28 +67,33 @@ plain_tile(plain_load *load, size_t size, int rows, int batch, const uint8_t *w,
             y[(size_t)i * ldy + (size_t)r] = sum16(acc[r][i]);
 }
 
+/* All rows of W by `batch` rows of x. */
+static inline __attribute__((always_inline)) void
+plain_batch(plain_load *load, size_t size, int batch, const uint8_t *w, size_t stride,
+            size_t rows, const float *x, size_t ldx, size_t k, float *y, size_t ldy)
+{
+    size_t r = 0;
+    for (; r + PLAIN_ROWS <= rows; r += PLAIN_ROWS)
+        plain_tile(load, size, PLAIN_ROWS, batch, w + r * stride, stride, x, ldx, k, y + r,
+                   ldy);
+    for (; r < rows; r++)
+        plain_tile(load, size, 1, batch, w + r * stride, stride, x, ldx, k, y + r, ldy);
+}
+
 static inline __attribute__((always_inline)) void
 plain_all(plain_load *load, size_t size, const uint8_t *w, size_t stride, size_t rows,
           const float *x, size_t ldx, size_t m, size_t k, float *y, size_t ldy)
 {
     size_t i = 0;
-    for (; i < m; i += i + PLAIN_BATCH <= m ? PLAIN_BATCH : 1) {
-        const float *xi = x + i * ldx;
-        float *yi = y + i * ldy;
-        bool many = i + PLAIN_BATCH <= m;
-        size_t r = 0;
-        for (; r + PLAIN_ROWS <= rows; r += PLAIN_ROWS)
-            if (many)
-                plain_tile(load, size, PLAIN_ROWS, PLAIN_BATCH, w + r * stride, stride, xi,
-                           ldx, k, yi + r, ldy);
-            else
-                plain_tile(load, size, PLAIN_ROWS, 1, w + r * stride, stride, xi, ldx, k,
-                           yi + r, ldy);
-        for (; r < rows; r++)
-            for (size_t e = 0; e < (many ? PLAIN_BATCH : 1); e++)
-                plain_tile(load, size, 1, 1, w + r * stride, stride, xi + e * ldx, ldx, k,
-                           yi + e * ldy + r, ldy);
+    for (; i + PLAIN_BATCH <= m; i += PLAIN_BATCH)
+        plain_batch(load, size, PLAIN_BATCH, w, stride, rows, x + i * ldx, ldx, k,
+                    y + i * ldy, ldy);
+    if (PLAIN_BATCH > 2 && i + 2 <= m) {
+        plain_batch(load, size, 2, w, stride, rows, x + i * ldx, ldx, k, y + i * ldy, ldy);
+        i += 2;
     }
+    if (i < m)
+        plain_batch(load, size, 1, w, stride, rows, x + i * ldx, ldx, k, y + i * ldy, ldy);
 }
 
 #define PLAIN(t, size)                                                                     \

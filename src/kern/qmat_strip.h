@@ -8,6 +8,7 @@
  *   v_mla_small(acc, a, b)       acc + a b, |a|, |b| < 2^15
  *   v_load4(out, p, stride)      lane r of out[j] = 32 bits at p + r stride + 4 j, j < 4
  *   v_load1(p, stride)           lane r = 32 bits at p + r stride
+ *   v_join(a, b)                 (a >> 16) | (b << 16)
  *   v_dot_u(acc, w, x)           acc + sums over w[0..3], bytes in [0, 63], times the 16
  *                                bytes at x: lane r gets sum over 4 j + e of
  *                                w[j].lane[r].byte[e] x[4 j + e]
@@ -25,6 +26,11 @@
 #include "kern/qmat_quantize.h"
 
 #define INLINE static inline __attribute__((always_inline))
+#if defined(__clang__)
+#define UNROLL_8 _Pragma("clang loop unroll_count(8)")
+#else
+#define UNROLL_8 _Pragma("GCC unroll 8")
+#endif
 
 INLINE V nibble(V v, int shift) { return v_and(v_srl(v, shift), v_set(0x0f0f0f0f)); }
 
@@ -37,33 +43,51 @@ INLINE V bits_to(V v, int from, uint32_t mask, int to)
 /* A small field of each lane. */
 INLINE V field(V v, int shift, int mask) { return v_and(v_srl(v, shift), v_set(mask)); }
 
-/* ---- blocks of 32 ------------------------------------------------------------------- */
+/* ---- blocks of 32 -------------------------------------------------------------------
+ *
+ * Blocks of 18, 22 or 34 bytes lie badly, but eight of them are a multiple of 16 bytes:
+ * a chunk of eight is loaded in whole pieces of 16 and transposed as it lies, scales and
+ * all.  D holds 32-bit units from the one with a block's first byte on; `odd`: that byte
+ * is the unit's third. */
 
-typedef void expand32(const uint8_t *block, size_t stride, V w[8]);
+typedef void expand32(const V *D, int odd, V w[8]);
 
-INLINE void expand_nibbles(const uint8_t *qs, size_t stride, V w[8])
+/* The unit that begins `at` bytes into the block, at even. */
+INLINE V unit(const V *D, int odd, int at)
 {
-    V t[4];
-    v_load4(t, qs, stride);
+    int pos = at + 2 * odd;
+    return pos % 4 ? v_join(D[pos / 4], D[pos / 4 + 1]) : D[pos / 4];
+}
+
+/* The f16 there. */
+INLINE F half_in(const V *D, int odd, int at)
+{
+    int pos = at + 2 * odd;
+    return f_half(pos % 4 ? v_srl(D[pos / 4], 16) : D[pos / 4]);
+}
+
+INLINE void expand_nibbles(const V *D, int odd, int at, V w[8])
+{
     for (int j = 0; j < 4; j++) {
-        w[j] = nibble(t[j], 0);
-        w[j + 4] = nibble(t[j], 4);
+        V t = unit(D, odd, at + 4 * j);
+        w[j] = nibble(t, 0);
+        w[j + 4] = nibble(t, 4);
     }
 }
 
-INLINE void expand_q4_0(const uint8_t *b, size_t stride, V w[8])
+INLINE void expand_q4_0(const V *D, int odd, V w[8])
 {
-    expand_nibbles(b + offsetof(block_q4_0, qs), stride, w);
+    expand_nibbles(D, odd, offsetof(block_q4_0, qs), w);
 }
 
-INLINE void expand_q4_1(const uint8_t *b, size_t stride, V w[8])
+INLINE void expand_q4_1(const V *D, int odd, V w[8])
 {
-    expand_nibbles(b + offsetof(block_q4_1, qs), stride, w);
+    expand_nibbles(D, odd, offsetof(block_q4_1, qs), w);
 }
 
-INLINE void expand_iq4_nl(const uint8_t *b, size_t stride, V w[8])
+INLINE void expand_iq4_nl(const V *D, int odd, V w[8])
 {
-    expand_nibbles(b + offsetof(block_iq4_nl, qs), stride, w);
+    expand_nibbles(D, odd, offsetof(block_iq4_nl, qs), w);
     for (int j = 0; j < 8; j++)
         w[j] = v_iq4(w[j]);
 }
@@ -77,24 +101,22 @@ INLINE void add_fifth(V h, V w[8])
     }
 }
 
-INLINE void expand_q5_0(const uint8_t *b, size_t stride, V w[8])
+INLINE void expand_q5_0(const V *D, int odd, V w[8])
 {
-    expand_nibbles(b + offsetof(block_q5_0, qs), stride, w);
-    add_fifth(v_load1(b + offsetof(block_q5_0, qh), stride), w);
+    expand_nibbles(D, odd, offsetof(block_q5_0, qs), w);
+    add_fifth(unit(D, odd, offsetof(block_q5_0, qh)), w);
 }
 
-INLINE void expand_q5_1(const uint8_t *b, size_t stride, V w[8])
+INLINE void expand_q5_1(const V *D, int odd, V w[8])
 {
-    expand_nibbles(b + offsetof(block_q5_1, qs), stride, w);
-    add_fifth(v_load1(b + offsetof(block_q5_1, qh), stride), w);
+    expand_nibbles(D, odd, offsetof(block_q5_1, qs), w);
+    add_fifth(unit(D, odd, offsetof(block_q5_1, qh)), w);
 }
 
-INLINE void expand_q8_0(const uint8_t *b, size_t stride, V w[8])
+INLINE void expand_q8_0(const V *D, int odd, V w[8])
 {
-    v_load4(w, b + offsetof(block_q8_0, qs), stride);
-    v_load4(w + 4, b + offsetof(block_q8_0, qs) + 16, stride);
     for (int j = 0; j < 8; j++)
-        w[j] = v_signed(w[j]);
+        w[j] = v_signed(unit(D, odd, offsetof(block_q8_0, qs) + 4 * j));
 }
 
 /* How the integers of a type are to be multiplied. */
@@ -138,35 +160,39 @@ INLINE void dot_start(shape s, int rows, const int32_t *sum, V *dot)
         dot[r] = s.has_bias ? v_set(sum[r]) : v_set(0);
 }
 
-/* A strip reads LANES streams at once, more than the hardware follows well; the next
- * strip lies in one piece behind this one and is fetched while this one is computed, the
- * b-th part beside block b.  (Past the end of W this does nothing.) */
-INLINE void fetch_ahead(const uint8_t *next, size_t b, size_t bytes)
+/* A strip reads LANES streams at once, more than the hardware follows well, and a load
+ * that misses holds one of the few buffers of the first-level cache for as long as memory
+ * takes.  The next strip lies in one piece behind this one; it is fetched while this one
+ * is computed, as FETCHES streams that the second-level prefetcher can run ahead of.
+ * Called at block b + j of rows of `stride` bytes, b beginning at w; stride 0: nothing is
+ * fetched.  (Past the end of W it does nothing.) */
+enum { FETCHES = 4 };
+INLINE void fetch_ahead(const uint8_t *w, size_t stride, size_t b, size_t j, size_t bytes)
 {
-    const uint8_t *p = next + b * bytes * LANES;
-    for (size_t i = 0; i < bytes * LANES; i += 64)
-        __builtin_prefetch(p + i, 0, 2);
+    size_t step = bytes * LANES / FETCHES;
+    size_t at = ((b + j) * step + 63) & ~(size_t)63, end = (b + j + 1) * step;
+    const uint8_t *p = w - b * bytes + LANES * stride;
+    for (; stride && at < end; at += 64)
+        for (size_t q = 0; q < FETCHES; q++)
+            __builtin_prefetch(p + q * (LANES / FETCHES) * stride + at, 0, 3);
 }
+
+enum { CHUNK = 8, CHUNK_UNITS = CHUNK * sizeof(block_q8_0) / 4 };
 
 /* Eight blocks of 32 unpacked: 256 elements of LANES rows. */
 typedef struct {
     V w[QK / 4]; /* w[j]: elements 4 j .. 4 j + 3 */
-    F d[8], min[8];
+    F d[CHUNK], min[CHUNK];
 } chunk;
 
-/* The f16 at `at` in n blocks of each row.  Scalar moves, because building vectors from
- * 16-bit pieces would keep the shuffle unit busy; volatile, because the compiler would. */
-INLINE void load_halves(const uint8_t *at, size_t stride, size_t bytes, size_t n, F *out)
+/* Block j's first unit, after loading what of block j was not loaded with those before. */
+INLINE const V *reach_block(shape s, V units[CHUNK_UNITS], const uint8_t *w, size_t stride,
+                            size_t j)
 {
-    uint16_t half[8][LANES];
-    for (size_t r = 0; r < LANES; r++)
-        for (size_t j = 0; j < n; j++) {
-            uint16_t h;
-            memcpy(&h, at + r * stride + j * bytes, 2);
-            *(volatile uint16_t *)&half[j][r] = h;
-        }
-    for (size_t j = 0; j < n; j++)
-        out[j] = f_load_f16((const uint8_t *)half[j]);
+    size_t end = ((j + 1) * s.bytes + 15) / 16;
+    for (size_t t = (j * s.bytes + 15) / 16; t < end; t++)
+        v_load4(units + 4 * t, w + 16 * t, stride);
+    return units + j * s.bytes / 4;
 }
 
 /* Rows [i, i + rows) of x by the n blocks of the chunk from block b on. */
@@ -194,29 +220,88 @@ INLINE void rows32(shape s, int rows, const chunk *c, size_t n, const qmat_x *x,
         f_store(acc + (i + (size_t)r) * LANES, a[r]);
 }
 
-/* One row of x: the weights stay in registers. */
-INLINE void single32(shape s, expand32 *expand, const uint8_t *w, size_t stride,
-                     const qmat_x *x, float *y)
+/* All rows of x by a chunk: as many at a time as there are sums in registers, then half
+ * as many, ... */
+INLINE void all_rows32(shape s, const chunk *c, size_t n, const qmat_x *x, size_t b,
+                       float *acc)
 {
-    const uint8_t *next = w + LANES * stride;
-    F a = f_set(0), d[8], min[8];
-    for (size_t b = 0; b < x->k / 32; b++, w += s.bytes) {
+    size_t i = 0;
+    for (; i + BATCH <= x->m; i += BATCH)
+        rows32(s, BATCH, c, n, x, b, i, acc);
+    if (BATCH > 4 && i + 4 <= x->m) {
+        rows32(s, 4, c, n, x, b, i, acc);
+        i += 4;
+    }
+    if (i + 2 <= x->m) {
+        rows32(s, 2, c, n, x, b, i, acc);
+        i += 2;
+    }
+    if (i < x->m)
+        rows32(s, 1, c, n, x, b, i, acc);
+}
+
+/* A row of x alone by n blocks from block b on: the weights stay in registers. */
+INLINE F single32(shape s, expand32 *expand, const uint8_t *w, size_t stride, size_t ahead,
+                  const qmat_x *x, size_t b, size_t n, F a)
+{
+    V units[CHUNK_UNITS];
+    UNROLL_8
+    for (size_t j = 0; j < CHUNK; j++) {
+        if (j >= n)
+            break;
         V wq[8], dot[1];
-        size_t j = b % 8;
-        if (j == 0) {
-            size_t n = size_min(x->k / 32 - b, 8);
-            load_halves(w, stride, s.bytes, n, d);
-            if (s.has_min)
-                load_halves(w + 2, stride, s.bytes, n, min);
-        }
-        fetch_ahead(next, b, s.bytes);
-        expand(w, stride, wq);
-        dot_start(s, 1, x->sum + b, dot);
-        dot_rows(s, 2, 1, wq, x->q + 32 * b, dot);
-        F dx = f_set(x->d[b]);
-        a = f_fma(f_mul(d[j], dx), f_cvt(dot[0]), a);
+        const V *D = reach_block(s, units, w, stride, j);
+        int odd = (int)(j * s.bytes % 4 / 2);
+        fetch_ahead(w, ahead, b, j, s.bytes);
+        expand(D, odd, wq);
+        dot_start(s, 1, x->sum + b + j, dot);
+        dot_rows(s, 2, 1, wq, x->q + 32 * (b + j), dot);
+        F dx = f_set(x->d[b + j]);
+        a = f_fma(f_mul(half_in(D, odd, 0), dx), f_cvt(dot[0]), a);
         if (s.has_min)
-            a = f_fma(f_mul(min[j], dx), f_set((float)x->sum[b]), a);
+            a = f_fma(f_mul(half_in(D, odd, 2), dx), f_set((float)x->sum[b + j]), a);
+    }
+    return a;
+}
+
+INLINE void expand_chunk(shape s, expand32 *expand, const uint8_t *w, size_t stride,
+                         size_t ahead, size_t b, size_t n, chunk *c)
+{
+    V units[CHUNK_UNITS];
+    UNROLL_8
+    for (size_t j = 0; j < CHUNK; j++) {
+        if (j >= n)
+            break;
+        const V *D = reach_block(s, units, w, stride, j);
+        int odd = (int)(j * s.bytes % 4 / 2);
+        fetch_ahead(w, ahead, b, j, s.bytes);
+        expand(D, odd, c->w + 8 * j);
+        c->d[j] = half_in(D, odd, 0);
+        if (s.has_min)
+            c->min[j] = half_in(D, odd, 2);
+    }
+}
+
+/* The blocks after the last whole chunk, with room for one, (LANES, TAIL_STRIDE). */
+enum { TAIL_STRIDE = CHUNK * sizeof(block_q8_0) };
+INLINE void copy_tail(const uint8_t *w, size_t stride, size_t bytes, uint8_t *tail)
+{
+    memset(tail, 0, LANES * TAIL_STRIDE);
+    for (size_t r = 0; r < LANES; r++)
+        memcpy(tail + r * TAIL_STRIDE, w + r * stride, bytes);
+}
+
+INLINE void strip32_alone(shape s, expand32 *expand, const uint8_t *w, size_t stride,
+                          const qmat_x *x, float *y)
+{
+    size_t b = 0, blocks = x->k / 32;
+    F a = f_set(0);
+    for (; b + CHUNK <= blocks; b += CHUNK, w += CHUNK * s.bytes)
+        a = single32(s, expand, w, stride, stride, x, b, CHUNK, a);
+    if (b < blocks) {
+        uint8_t tail[LANES * TAIL_STRIDE];
+        copy_tail(w, stride, (blocks - b) * s.bytes, tail);
+        a = single32(s, expand, tail, TAIL_STRIDE, 0, x, b, blocks - b, a);
     }
     f_store(y, a);
 }
@@ -225,44 +310,47 @@ INLINE void strip32(shape s, expand32 *expand, const uint8_t *w, size_t stride,
                     const qmat_x *x, float *y, size_t ldy)
 {
     if (x->m == 1) {
-        single32(s, expand, w, stride, x, y);
+        strip32_alone(s, expand, w, stride, x, y);
         return;
     }
     float acc[QMAT_TILE * LANES]; /* (m, LANES): y itself would collide in the cache */
-    const uint8_t *next = w + LANES * stride;
-    size_t n, m = x->m;
-    zero_rows(acc, m);
-    for (size_t b = 0; b < x->k / 32; b += n, w += n * s.bytes) {
-        chunk c;
-        n = size_min(x->k / 32 - b, 8);
-        load_halves(w, stride, s.bytes, n, c.d);
-        if (s.has_min)
-            load_halves(w + 2, stride, s.bytes, n, c.min);
-        for (size_t j = 0; j < n; j++) {
-            fetch_ahead(next, b + j, s.bytes);
-            expand(w + j * s.bytes, stride, c.w + 8 * j);
-        }
-        size_t i = 0;
-        for (; i + BATCH <= m; i += BATCH)
-            rows32(s, BATCH, &c, n, x, b, i, acc);
-        for (; i < m; i++)
-            rows32(s, 1, &c, n, x, b, i, acc);
+    size_t b = 0, blocks = x->k / 32;
+    chunk c;
+    zero_rows(acc, x->m);
+    for (; b + CHUNK <= blocks; b += CHUNK, w += CHUNK * s.bytes) {
+        expand_chunk(s, expand, w, stride, stride, b, CHUNK, &c);
+        all_rows32(s, &c, CHUNK, x, b, acc);
     }
-    store_rows(acc, m, y, ldy);
+    if (b < blocks) {
+        uint8_t tail[LANES * TAIL_STRIDE];
+        copy_tail(w, stride, (blocks - b) * s.bytes, tail);
+        expand_chunk(s, expand, tail, TAIL_STRIDE, 0, b, blocks - b, &c);
+        all_rows32(s, &c, blocks - b, x, b, acc);
+    }
+    store_rows(acc, x->m, y, ldy);
 }
 
 /* ---- blocks of 256 ------------------------------------------------------------------ */
 
+/* A block of each row, opened: what its groups share.  Its weights come a part of 64 at a
+ * time, sixteen units of four:
+ *     scale per group of 32   groups 2 p and 2 p + 1, eight units each
+ *     scale per group of 16   groups 8 (p / 2) + 2 s + p % 2, s = 0..3, four units each */
+enum { PARTS = 4, UNITS = 16 };
 typedef struct {
-    V w[QK / 4];        /* w[j]: elements 4 j .. 4 j + 3 */
     V sc[16], mn[16];   /* per group of 16, or the first 8 per group of 32 */
+    V high[8];          /* bits that belong to all parts */
     F d, dmin;
 } super;
 
-typedef void expand256(const uint8_t *block, size_t stride, super *o);
+typedef void open256(const uint8_t *block, size_t stride, super *o);
+typedef void part256(const uint8_t *block, size_t stride, const super *o, int p,
+                     V w[UNITS]);
+
+INLINE size_t group_of(int p, int s) { return (size_t)(8 * (p / 2) + 2 * s + p % 2); }
 
 /* The first 16 bytes of Q4_K and Q5_K: d, dmin and the 6-bit scales and mins. */
-INLINE void expand_header_k4(const uint8_t *b, size_t stride, super *o)
+INLINE void open_q4_k(const uint8_t *b, size_t stride, super *o)
 {
     V h[4];
     v_load4(h, b, stride);
@@ -277,89 +365,98 @@ INLINE void expand_header_k4(const uint8_t *b, size_t stride, super *o)
     }
 }
 
-INLINE void expand_q4_k(const uint8_t *b, size_t stride, super *o)
+INLINE void part_q4_k(const uint8_t *b, size_t stride, const super *o, int p, V w[UNITS])
 {
-    expand_header_k4(b, stride, o);
-    for (int j = 0; j < 8; j++) { /* 16 bytes: half of group 2 (j / 2) and of the next */
+    (void)o;
+    for (int c = 0; c < 2; c++) { /* 16 bytes: half of either group */
         V t[4];
-        v_load4(t, b + offsetof(block_q4_k, qs) + 16 * j, stride);
+        v_load4(t, b + offsetof(block_q4_k, qs) + 32 * p + 16 * c, stride);
         for (int e = 0; e < 4; e++) {
-            int at = 16 * (j / 2) + 4 * (j % 2) + e;
-            o->w[at] = nibble(t[e], 0);
-            o->w[at + 8] = nibble(t[e], 4);
+            w[4 * c + e] = nibble(t[e], 0);
+            w[8 + 4 * c + e] = nibble(t[e], 4);
         }
     }
 }
 
-INLINE void expand_q5_k(const uint8_t *b, size_t stride, super *o)
+INLINE void open_q5_k(const uint8_t *b, size_t stride, super *o)
 {
-    V h[8];
-    expand_header_k4(b, stride, o);
-    v_load4(h, b + offsetof(block_q5_k, qh), stride);
-    v_load4(h + 4, b + offsetof(block_q5_k, qh) + 16, stride);
-    for (int j = 0; j < 8; j++) {
+    open_q4_k(b, stride, o);
+    v_load4(o->high, b + offsetof(block_q5_k, qh), stride);
+    v_load4(o->high + 4, b + offsetof(block_q5_k, qh) + 16, stride);
+}
+
+INLINE void part_q5_k(const uint8_t *b, size_t stride, const super *o, int p, V w[UNITS])
+{
+    for (int c = 0; c < 2; c++) {
         V t[4];
-        v_load4(t, b + offsetof(block_q5_k, qs) + 16 * j, stride);
+        v_load4(t, b + offsetof(block_q5_k, qs) + 32 * p + 16 * c, stride);
         for (int e = 0; e < 4; e++) {
-            int at = 16 * (j / 2) + 4 * (j % 2) + e, g = 2 * (j / 2);
-            V high = h[4 * (j % 2) + e];
-            o->w[at] = v_or(nibble(t[e], 0), bits_to(high, g, 1, 4));
-            o->w[at + 8] = v_or(nibble(t[e], 4), bits_to(high, g + 1, 1, 4));
+            V high = o->high[4 * c + e];
+            w[4 * c + e] = v_or(nibble(t[e], 0), bits_to(high, 2 * p, 1, 4));
+            w[8 + 4 * c + e] = v_or(nibble(t[e], 4), bits_to(high, 2 * p + 1, 1, 4));
         }
     }
 }
 
-INLINE void expand_iq4_xs(const uint8_t *b, size_t stride, super *o)
+INLINE void open_iq4_xs(const uint8_t *b, size_t stride, super *o)
 {
     V h = v_load1(b, stride), low = v_load1(b + offsetof(block_iq4_xs, scales_l), stride);
     o->d = f_half(h);
     for (int j = 0; j < 8; j++) {
         V sc = v_or(field(low, 4 * j, 15), v_sll(field(h, 16 + 2 * j, 3), 4));
         o->sc[j] = v_sub(sc, v_set(32));
-        expand_nibbles(b + offsetof(block_iq4_xs, qs) + 16 * j, stride, o->w + 8 * j);
-        for (int e = 0; e < 8; e++)
-            o->w[8 * j + e] = v_iq4(o->w[8 * j + e]);
     }
 }
 
-INLINE void expand_q6_k(const uint8_t *b, size_t stride, super *o)
+INLINE void part_iq4_xs(const uint8_t *b, size_t stride, const super *o, int p,
+                        V w[UNITS])
+{
+    (void)o;
+    for (int g = 0; g < 2; g++) {
+        V t[4];
+        v_load4(t, b + offsetof(block_iq4_xs, qs) + 32 * p + 16 * g, stride);
+        expand_nibbles(t, 0, 0, w + 8 * g);
+    }
+    for (int u = 0; u < UNITS; u++)
+        w[u] = v_iq4(w[u]);
+}
+
+INLINE void open_q6_k(const uint8_t *b, size_t stride, super *o)
 {
     V s[4];
     v_load4(s, b + offsetof(block_q6_k, scales), stride);
     o->d = f_half_at(b + offsetof(block_q6_k, d), stride);
     for (int g = 0; g < 16; g++)
         o->sc[g] = v_sra(v_sll(s[g / 4], 24 - 8 * (g % 4)), 24);
-    for (int part = 0; part < 4; part++) { /* half h, bytes 16 c.. of its 32-byte rows */
-        int h = part / 2, c = part % 2;
-        V high[4], a[4], z[4];
-        v_load4(high, b + offsetof(block_q6_k, qh) + 32 * h + 16 * c, stride);
-        v_load4(a, b + 64 * h + 16 * c, stride);
-        v_load4(z, b + 64 * h + 32 + 16 * c, stride);
-        for (int e = 0; e < 4; e++) {
-            V *w = o->w + 32 * h + 4 * c + e;
-            w[0] = v_or(nibble(a[e], 0), bits_to(high[e], 0, 3, 4));
-            w[8] = v_or(nibble(z[e], 0), bits_to(high[e], 2, 3, 4));
-            w[16] = v_or(nibble(a[e], 4), bits_to(high[e], 4, 3, 4));
-            w[24] = v_or(nibble(z[e], 4), bits_to(high[e], 6, 3, 4));
-        }
+}
+
+INLINE void part_q6_k(const uint8_t *b, size_t stride, const super *o, int p, V w[UNITS])
+{
+    int h = p / 2, c = p % 2; /* half of the block, half of its 32-byte rows */
+    V high[4], a[4], z[4];
+    (void)o;
+    v_load4(high, b + offsetof(block_q6_k, qh) + 32 * h + 16 * c, stride);
+    v_load4(a, b + 64 * h + 16 * c, stride);
+    v_load4(z, b + 64 * h + 32 + 16 * c, stride);
+    for (int e = 0; e < 4; e++) {
+        w[e] = v_or(nibble(a[e], 0), bits_to(high[e], 0, 3, 4));
+        w[4 + e] = v_or(nibble(z[e], 0), bits_to(high[e], 2, 3, 4));
+        w[8 + e] = v_or(nibble(a[e], 4), bits_to(high[e], 4, 3, 4));
+        w[12 + e] = v_or(nibble(z[e], 4), bits_to(high[e], 6, 3, 4));
     }
 }
 
 /* The two low bits of Q2_K and Q3_K. */
-INLINE void expand_pairs(const uint8_t *qs, size_t stride, V w[64])
+INLINE void part_pairs(const uint8_t *qs, size_t stride, int p, V w[UNITS])
 {
-    for (int part = 0; part < 4; part++) {
-        V t[4];
-        v_load4(t, qs + 16 * part, stride);
-        for (int s = 0; s < 4; s++)
-            for (int e = 0; e < 4; e++) {
-                int at = 32 * (part / 2) + 8 * s + 4 * (part % 2) + e;
-                w[at] = bits_to(t[e], 2 * s, 3, 0);
-            }
-    }
+    V t[4];
+    v_load4(t, qs + 16 * p, stride);
+    for (int s = 0; s < 4; s++)
+        for (int e = 0; e < 4; e++)
+            w[4 * s + e] = bits_to(t[e], 2 * s, 3, 0);
 }
 
-INLINE void expand_q2_k(const uint8_t *b, size_t stride, super *o)
+INLINE void open_q2_k(const uint8_t *b, size_t stride, super *o)
 {
     V s[4], h = v_load1(b + offsetof(block_q2_k, d), stride);
     v_load4(s, b, stride);
@@ -369,120 +466,180 @@ INLINE void expand_q2_k(const uint8_t *b, size_t stride, super *o)
         o->sc[g] = field(s[g / 4], 8 * (g % 4), 15);
         o->mn[g] = field(s[g / 4], 8 * (g % 4) + 4, 15);
     }
-    expand_pairs(b + offsetof(block_q2_k, qs), stride, o->w);
 }
 
-INLINE void expand_q3_k(const uint8_t *b, size_t stride, super *o)
+INLINE void part_q2_k(const uint8_t *b, size_t stride, const super *o, int p, V w[UNITS])
+{
+    (void)o;
+    part_pairs(b + offsetof(block_q2_k, qs), stride, p, w);
+}
+
+INLINE void open_q3_k(const uint8_t *b, size_t stride, super *o)
 {
     const uint8_t *scales = b + offsetof(block_q3_k, scales);
     V low[2] = {v_load1(scales, stride), v_load1(scales + 4, stride)};
-    V top = v_load1(scales + 8, stride), mask[8];
+    V top = v_load1(scales + 8, stride);
     o->d = f_half_at(b + offsetof(block_q3_k, d), stride);
     for (int g = 0; g < 16; g++) {
         V sc = field(low[g / 4 % 2], 8 * (g % 4) + 4 * (g / 8), 15);
         sc = v_or(sc, v_sll(field(top, 8 * (g % 4) + 2 * (g / 4), 3), 4));
         o->sc[g] = v_sub(sc, v_set(32));
     }
-    expand_pairs(b + offsetof(block_q3_k, qs), stride, o->w);
-    v_load4(mask, b, stride);
-    v_load4(mask + 4, b + 16, stride);
-    for (int j = 0; j < 64; j++)
-        o->w[j] = v_or(o->w[j], bits_to(mask[j % 8], j / 8, 1, 2));
+    v_load4(o->high, b, stride);
+    v_load4(o->high + 4, b + 16, stride);
 }
 
-/* Group j of 32 elements of rows [i, i + rows) of x, into isum and msum. */
-INLINE void group32(shape s, int rows, const super *o, size_t j, const qmat_x *x, size_t at,
-                    V *isum, V *msum)
+INLINE void part_q3_k(const uint8_t *b, size_t stride, const super *o, int p, V w[UNITS])
+{
+    part_pairs(b + offsetof(block_q3_k, qs), stride, p, w);
+    for (int s = 0; s < 4; s++)
+        for (int e = 0; e < 4; e++)
+            w[4 * s + e] = v_or(w[4 * s + e],
+                                bits_to(o->high[4 * (p % 2) + e], 4 * (p / 2) + s, 1, 2));
+}
+
+/* One group of `rows` rows of x, `pieces` of 16 elements at q, into isum and msum. */
+INLINE void group(shape s, int rows, int pieces, const V *w, V sc, V mn,
+                  const int32_t *sum, const int8_t *q, V *isum, V *msum)
 {
     V dot[BATCH];
-    const int32_t *sum = x->sum + at;
     dot_start(s, rows, sum, dot);
-    dot_rows(s, 2, rows, o->w + 8 * j, x->q + 32 * at, dot);
+    dot_rows(s, pieces, rows, w, q, dot);
     for (int r = 0; r < rows; r++) {
-        isum[r] = v_add(isum[r], v_mul(dot[r], o->sc[j]));
+        isum[r] = v_add(isum[r], v_mul(dot[r], sc));
         if (s.has_min)
-            msum[r] = v_mla_small(msum[r], o->mn[j], v_set(sum[r]));
+            msum[r] = v_mla_small(msum[r], mn, v_set(sum[r]));
     }
 }
 
-/* The same where a group of 16 has its scale: group g, in half g mod 2 of its 32. */
-INLINE void group16(shape s, int rows, const super *o, size_t g, const qmat_x *x, size_t b,
-                    size_t i, V *isum, V *msum)
+/* Part p of block b by rows [i, i + rows) of x. */
+INLINE void rows_part(shape s, int rows, const super *o, int p, const V w[UNITS],
+                      const qmat_x *x, size_t b, size_t i, V *isum, V *msum)
 {
-    V dot[BATCH];
-    const int32_t *sum = x->sum + (16 * b + g) * x->m + i;
-    const int8_t *q = x->q + 32 * ((8 * b + g / 2) * x->m + i) + 16 * (g % 2);
-    dot_start(s, rows, sum, dot);
-    dot_rows(s, 1, rows, o->w + 4 * g, q, dot);
-    for (int r = 0; r < rows; r++) {
-        isum[r] = v_add(isum[r], v_mul(dot[r], o->sc[g]));
-        if (s.has_min)
-            msum[r] = v_mla_small(msum[r], o->mn[g], v_set(sum[r]));
+    for (int t = 0; s.by16 && t < 4; t++) {
+        size_t g = group_of(p, t);
+        group(s, rows, 1, w + 4 * t, o->sc[g], o->mn[g], x->sum + (16 * b + g) * x->m + i,
+              x->q + 32 * ((8 * b + g / 2) * x->m + i) + 16 * (g % 2), isum, msum);
+    }
+    for (int t = 0; !s.by16 && t < 2; t++) {
+        size_t g = (size_t)(2 * p + t), at = (8 * b + g) * x->m + i;
+        group(s, rows, 2, w + 8 * t, o->sc[g], o->mn[g], x->sum + at, x->q + 32 * at, isum,
+              msum);
     }
 }
 
-/* Rows [i, i + rows) of x by block b. */
-INLINE void rows256(shape s, int rows, const super *o, const qmat_x *x, size_t b, size_t i,
-                    float *acc)
+INLINE F add_block(shape s, const super *o, float xd, V isum, V msum, F a)
+{
+    F dx = f_set(xd);
+    a = f_fma(f_mul(o->d, dx), f_cvt(isum), a);
+    return s.has_min ? f_fma(f_neg(f_mul(o->dmin, dx)), f_cvt(msum), a) : a;
+}
+
+/* Rows [i, i + rows) of x by block b, whose weights are in w. */
+INLINE void rows256(shape s, int rows, const super *o, const V *w, const qmat_x *x,
+                    size_t b, size_t i, float *acc)
 {
     V isum[BATCH], msum[BATCH];
     for (int r = 0; r < rows; r++)
         isum[r] = msum[r] = v_set(0);
-    for (size_t g = 0; s.by16 && g < 16; g++)
-        group16(s, rows, o, g, x, b, i, isum, msum);
-    for (size_t j = 0; !s.by16 && j < 8; j++)
-        group32(s, rows, o, j, x, (8 * b + j) * x->m + i, isum, msum);
+    for (int p = 0; p < PARTS; p++)
+        rows_part(s, rows, o, p, w + UNITS * p, x, b, i, isum, msum);
     for (int r = 0; r < rows; r++) {
         float *ar = acc + (i + (size_t)r) * LANES;
-        F dx = f_set(x->d[b * x->m + i + (size_t)r]), a = f_load(ar);
-        a = f_fma(f_mul(o->d, dx), f_cvt(isum[r]), a);
-        if (s.has_min)
-            a = f_fma(f_neg(f_mul(o->dmin, dx)), f_cvt(msum[r]), a);
-        f_store(ar, a);
+        float xd = x->d[b * x->m + i + (size_t)r];
+        f_store(ar, add_block(s, o, xd, isum[r], msum[r], f_load(ar)));
     }
 }
 
-INLINE void strip256(shape s, expand256 *expand, const uint8_t *w, size_t stride,
-                     const qmat_x *x, float *y, size_t ldy)
+INLINE void all_rows256(shape s, const super *o, const V *w, const qmat_x *x, size_t b,
+                        float *acc)
 {
-    float acc[QMAT_TILE * LANES]; /* (m, LANES) */
-    const uint8_t *next = w + LANES * stride;
-    size_t m = x->m;
-    zero_rows(acc, m);
+    size_t i = 0;
+    for (; i + BATCH <= x->m; i += BATCH)
+        rows256(s, BATCH, o, w, x, b, i, acc);
+    if (BATCH > 4 && i + 4 <= x->m) {
+        rows256(s, 4, o, w, x, b, i, acc);
+        i += 4;
+    }
+    if (i + 2 <= x->m) {
+        rows256(s, 2, o, w, x, b, i, acc);
+        i += 2;
+    }
+    if (i < x->m)
+        rows256(s, 1, o, w, x, b, i, acc);
+}
+
+/* A row of x alone: a part's weights stay in registers. */
+INLINE void strip256_alone(shape s, open256 *open, part256 *part, const uint8_t *w,
+                           size_t stride, const qmat_x *x, float *y)
+{
+    F a = f_set(0);
     for (size_t b = 0; b < x->k / QK; b++, w += s.bytes) {
         super o;
-        fetch_ahead(next, b, s.bytes);
-        expand(w, stride, &o);
-        size_t i = 0;
-        for (; i + BATCH <= m; i += BATCH)
-            rows256(s, BATCH, &o, x, b, i, acc);
-        for (; i < m; i++)
-            rows256(s, 1, &o, x, b, i, acc);
+        V isum = v_set(0), msum = v_set(0);
+        fetch_ahead(w, stride, b, 0, s.bytes);
+        open(w, stride, &o);
+        for (int p = 0; p < PARTS; p++) {
+            V wp[UNITS];
+            part(w, stride, &o, p, wp);
+            rows_part(s, 1, &o, p, wp, x, b, 0, &isum, &msum);
+        }
+        a = add_block(s, &o, x->d[b], isum, msum, a);
     }
-    store_rows(acc, m, y, ldy);
+    f_store(y, a);
+}
+
+INLINE void strip256(shape s, open256 *open, part256 *part, const uint8_t *w,
+                     size_t stride, const qmat_x *x, float *y, size_t ldy)
+{
+    if (x->m == 1) {
+        strip256_alone(s, open, part, w, stride, x, y);
+        return;
+    }
+    float acc[QMAT_TILE * LANES]; /* (m, LANES) */
+    zero_rows(acc, x->m);
+    for (size_t b = 0; b < x->k / QK; b++, w += s.bytes) {
+        super o;
+        V wq[PARTS * UNITS];
+        fetch_ahead(w, stride, b, 0, s.bytes);
+        open(w, stride, &o);
+        for (int p = 0; p < PARTS; p++)
+            part(w, stride, &o, p, wq + UNITS * p);
+        all_rows256(s, &o, wq, x, b, acc);
+    }
+    store_rows(acc, x->m, y, ldy);
 }
 
 /* ---- the rows ----------------------------------------------------------------------- */
 
-#define STRIP(t, fn, ...)                                                               \
+#define STRIP32(t, ...)                                                                 \
     static void strip_##t(const uint8_t *w, size_t stride, const qmat_x *x, float *y,   \
                           size_t ldy)                                                   \
     {                                                                                   \
-        fn((shape){sizeof(block_##t), __VA_ARGS__}, expand_##t, w, stride, x, y, ldy);  \
+        strip32((shape){sizeof(block_##t), __VA_ARGS__, false}, expand_##t, w, stride,  \
+                x, y, ldy);                                                             \
     }
-/*                     signed bias              min    by16  */
-STRIP(q4_0, strip32,   false, true,             false, false)
-STRIP(q4_1, strip32,   false, false,            true,  false)
-STRIP(q5_0, strip32,   false, true,             false, false)
-STRIP(q5_1, strip32,   false, false,            true,  false)
-STRIP(q8_0, strip32,   true,  SIGNED_BIAS != 0, false, false)
-STRIP(iq4_nl, strip32, true,  SIGNED_BIAS != 0, false, false)
-STRIP(q2_k, strip256,  false, false,            true,  true)
-STRIP(q3_k, strip256,  false, true,             false, true)
-STRIP(q4_k, strip256,  false, false,            true,  false)
-STRIP(q5_k, strip256,  false, false,            true,  false)
-STRIP(q6_k, strip256,  false, true,             false, true)
-STRIP(iq4_xs, strip256, true, SIGNED_BIAS != 0, false, false)
+#define STRIP256(t, ...)                                                                \
+    static void strip_##t(const uint8_t *w, size_t stride, const qmat_x *x, float *y,   \
+                          size_t ldy)                                                   \
+    {                                                                                   \
+        strip256((shape){sizeof(block_##t), __VA_ARGS__}, open_##t, part_##t, w,   \
+                 stride, x, y, ldy);                                                    \
+    }
+/*                       signed bias              min */
+STRIP32(q4_0,            false, true,             false)
+STRIP32(q4_1,            false, false,            true)
+STRIP32(q5_0,            false, true,             false)
+STRIP32(q5_1,            false, false,            true)
+STRIP32(q8_0,            true,  SIGNED_BIAS != 0, false)
+STRIP32(iq4_nl,          true,  SIGNED_BIAS != 0, false)
+/*                                                       by16 */
+STRIP256(q2_k,     false, false,            true,  true)
+STRIP256(q3_k,     false, true,             false, true)
+STRIP256(q4_k,     false, false,            true,  false)
+STRIP256(q5_k,     false, false,            true,  false)
+STRIP256(q6_k,     false, true,             false, true)
+STRIP256(iq4_xs, true,  SIGNED_BIAS != 0, false, false)
 
 /* sum_scale: minus the zero point, or 1 where a minimum is multiplied by the sum. */
 #define QMAT_KERNELS(symbol, text)                                                        \

@@ -214,6 +214,9 @@ static void variants(test *t)
                         block == 1 ? 37 + s : block * (1 + s % 3));
         variants_at(t, type, 2, 16, 0);
         variants_at(t, type, 2, 40, 1024);
+        variants_at(t, type, 1, 33, 11 * QK); /* one chunk of eight blocks and some more */
+        variants_at(t, type, 7, 17, block == QK ? 9 * QK : 27 * QK_32);
+        variants_at(t, type, 1, 16, block == QK ? 2 * QK : 13 * QK_32);
     }
 }
 

@@ -24,6 +24,12 @@ static inline V v_srl(V a, int n)
 }
 static inline V v_sra(V a, int n) { return vshlq_s32(a, vdupq_n_s32(-n)); }
 static inline V v_sll(V a, int n) { return vshlq_s32(a, vdupq_n_s32(n)); }
+/* (a >> 16) | (b << 16) */
+static inline V v_join(V a, V b)
+{
+    uint32x4_t low = vshrq_n_u32(vreinterpretq_u32_s32(a), 16);
+    return vsliq_n_s32(vreinterpretq_s32_u32(low), b, 16);
+}
 static inline V v_mla_small(V acc, V a, V b) { return vmlaq_s32(acc, a, b); }
 static inline V v_signed(V a) { return a; }
 

@@ -51,7 +51,7 @@ unsigned kern_cpu_flags(void)
         flags |= CPU_AVXVNNI;
     if (zmm && has(b7, bit(16) | bit(17) | bit(28) | bit(30) | bit(31))) /* F DQ CD BW VL */
         flags |= CPU_AVX512;
-    if (zmm && has(c7, bit(1) | bit(11))) /* VBMI VNNI */
+    if (zmm && has(c7, bit(1) | bit(6) | bit(11))) /* VBMI VBMI2 VNNI */
         flags |= CPU_VNNI;
     if (tmm && has(d7, bit(22) | bit(24) | bit(25)) && has(a71, bit(5)) && tiles_granted())
         flags |= CPU_AMX; /* AMX-BF16 TILE INT8, AVX512-BF16 */

@@ -23,6 +23,9 @@ static inline V v_sll(V a, int n) { return _mm512_slli_epi32(a, (unsigned)n); }
 static inline V v_mla_small(V acc, V a, V b) { return _mm512_dpwssd_epi32(acc, a, b); }
 static inline V v_signed(V a) { return _mm512_xor_si512(a, v_set((int32_t)0x80808080)); }
 
+/* (a >> 16) | (b << 16) */
+static inline V v_join(V a, V b) { return _mm512_shrdi_epi32(a, b, 16); }
+
 static inline F f_set(float a) { return _mm512_set1_ps(a); }
 static inline F f_load(const float *p) { return _mm512_loadu_ps(p); }
 static inline void f_store(float *p, F a) { _mm512_storeu_ps(p, a); }

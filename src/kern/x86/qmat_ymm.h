@@ -22,6 +22,12 @@ static inline V v_srl(V a, int n) { return _mm256_srli_epi32(a, n); }
 static inline V v_sra(V a, int n) { return _mm256_srai_epi32(a, n); }
 static inline V v_sll(V a, int n) { return _mm256_slli_epi32(a, n); }
 
+/* (a >> 16) | (b << 16) */
+static inline V v_join(V a, V b)
+{
+    return _mm256_blend_epi16(v_srl(a, 16), v_sll(b, 16), 0xaa);
+}
+
 static inline F f_set(float a) { return _mm256_set1_ps(a); }
 static inline F f_load(const float *p) { return _mm256_loadu_ps(p); }
 static inline void f_store(float *p, F a) { _mm256_storeu_ps(p, a); }
