@@ -2,7 +2,7 @@
 file(GLOB bench_files CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/bench/bench_*.c)
 foreach(file ${bench_files})
   get_filename_component(name ${file} NAME_WE)
-  file(STRINGS ${file} upper REGEX "^#include \"(net|coord|agent|sim|cli)/")
+  file(STRINGS ${file} upper REGEX "^#include \"(net|coord|agent|serve|sim|cli)/")
   if(upper AND NOT TARGET om_program)
     continue()
   endif()

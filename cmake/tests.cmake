@@ -6,7 +6,7 @@ file(GLOB test_files CONFIGURE_DEPENDS ${CMAKE_SOURCE_DIR}/test/unit/test_*.c
 foreach(file ${test_files})
   get_filename_component(name ${file} NAME_WE)
   # A file that includes a floor above the core is linked with the program's parts.
-  file(STRINGS ${file} upper REGEX "^#include \"(net|coord|agent|sim|cli)/")
+  file(STRINGS ${file} upper REGEX "^#include \"(net|coord|agent|serve|sim|cli)/")
   if(upper AND NOT OM_LIBS STREQUAL "all")
     continue()
   endif()

@@ -1,7 +1,7 @@
 # layers.awk - fail when a file includes a header of a folder on the same floor or
 # above.  The list below is the architecture (docs/architecture.md, "Floors").
 BEGIN {
-    n = split("base:0 os:1 kern:2 tensor:3 fmt:4 codec:4 nn:5 llm:6 adapt:7 compress:8 fl:8 proto:9 net:9 coord:10 agent:10 sim:11 agent_main:11 cli:12", t, " ")
+    n = split("base:0 os:1 kern:2 tensor:3 fmt:4 codec:4 nn:5 llm:6 adapt:7 compress:8 fl:8 proto:9 net:9 coord:10 agent:10 serve:10 sim:11 agent_main:11 cli:12", t, " ")
     for (i = 1; i <= n; i++) { split(t[i], kv, ":"); level[kv[1]] = kv[2] + 0 }
 }
 FNR == 1 { split(FILENAME, d, "/"); me = d[2]; if (!(me in level)) { print FILENAME ": folder has no floor"; bad = 1 } }

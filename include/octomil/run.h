@@ -15,7 +15,8 @@
  *         om_generate(s, "Once upon a time", NULL, show, NULL, NULL, &err);
  *
  * A session is one timeline of tokens with its cache, threads of its own, and no global
- * state: use each from one thread at a time, as many as memory allows. */
+ * state: use each from one thread at a time, as many as memory allows.  Only om_cancel_now
+ * may be called from another thread. */
 #ifndef OCTOMIL_RUN_H
 #define OCTOMIL_RUN_H
 
@@ -52,6 +53,12 @@ typedef struct {
     uint64_t seed;            /* the same seed gives the same text */
     bool special;             /* special tokens spelled out in the prompt are parsed */
     bool ignore_end;          /* go on after an end-of-text token */
+    const char *const *stops; /* texts that end the answer and are not part of it; the last is
+                                 NULL.  NULL: none */
+    /* The answer's form, at most one of them.  An answer that ends by itself has it. */
+    bool json;                /* a JSON object */
+    const char *json_schema;  /* a value of this JSON schema */
+    const char *grammar;      /* rules "name ::= ...", the text is "root" */
 } om_generate_opts;
 
 typedef struct {
@@ -71,6 +78,28 @@ typedef bool om_text_fn(void *ctx, const char *text, size_t n);
 OM_API om_status om_generate(om_session *s, const char *prompt, const om_generate_opts *opts,
                              om_text_fn *text, void *ctx, om_generate_stats *stats,
                              om_err *err);
+
+/* The same piece by piece, for callers with a loop of their own:
+ *
+ *     om_start(s, "Once upon a time", NULL, &err);
+ *     while (om_next(s, &text, &n, &err) == OM_OK && n > 0)
+ *         fwrite(text, 1, n, stdout);
+ *
+ * om_start reads the prompt; it copies what it needs of opts.  om_next gives whole
+ * characters, valid until the next call; *n is 0 when the answer has ended.  Leaving early
+ * needs no call: the session goes on from what was said. */
+OM_API om_status om_start(om_session *s, const char *prompt, const om_generate_opts *opts,
+                          om_err *err);
+OM_API om_status om_next(om_session *s, const char **text, size_t *n, om_err *err);
+/* Of the last om_start or om_generate, so far. */
+OM_API void om_statistics(const om_session *s, om_generate_stats *out);
+/* From any thread or a signal handler: the call that runs, or else the next one, returns
+ * OM_ECANCEL at its next safe point; the session goes on from where it was. */
+OM_API void om_cancel_now(om_session *s);
+
+/* What a text is about as a vector of om_model_info.dim numbers and length 1: the mean of
+ * the last hidden states.  The session's timeline stays as it is. */
+OM_API om_status om_embed(om_session *s, const char *text, float *out, om_err *err);
 
 /* One turn of a conversation; role is "system", "user" or "assistant". */
 typedef struct {

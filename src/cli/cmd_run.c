@@ -20,6 +20,8 @@ typedef struct {
     om_session *s;
     om_adapter *adapter;
     om_generate_opts how;
+    buf form;   /* the file of --json-schema or --grammar, NUL-terminated */
+    const char *stops[17];
     buf answer; /* the text of the last generation */
 } runner;
 
@@ -48,6 +50,27 @@ static om_status read_sampling(const cli *c, om_generate_opts *o, om_err *err)
     return OM_OK;
 }
 
+static om_status read_form(runner *r, om_err *err)
+{
+    const char *schema = cli_str(r->c, "json-schema"), *text = cli_str(r->c, "grammar");
+    size_t n = cli_count(r->c, "stop");
+    if (schema && text)
+        return fail(err, OM_EARG, "--json-schema and --grammar exclude each other");
+    if (n >= countof(r->stops))
+        return fail(err, OM_EARG, "at most %zu times --stop", countof(r->stops) - 1);
+    for (size_t i = 0; i < n; i++)
+        r->stops[i] = cli_nth(r->c, "stop", i);
+    r->how.stops = r->stops;
+    if (!schema && !text)
+        return OM_OK;
+    TRY(os_read_file(schema ? schema : text, 1 << 20, &r->form, err));
+    if (buf_u8(&r->form, 0) != OM_OK)
+        return fail(err, OM_ELIMIT, "the form of the answer is over 1 MB");
+    r->how.json_schema = schema ? (const char *)r->form.data : NULL;
+    r->how.grammar = text ? (const char *)r->form.data : NULL;
+    return OM_OK;
+}
+
 static om_status open_all(runner *r, om_err *err)
 {
     cli *c = r->c;
@@ -55,6 +78,7 @@ static om_status open_all(runner *r, om_err *err)
     om_model_opts mo = {.tokenizer = cli_str(c, "tokenizer")};
     TRY(cli_u64(c, "context", 0, 1u << 24, &context, err));
     TRY(read_sampling(c, &r->how, err));
+    TRY(read_form(r, err));
     TRY(om_model_open(c->operand[0], &mo, &r->m, err));
     if (cli_given(c, "adapter"))
         TRY(om_adapter_open(r->m, cli_str(c, "adapter"), &r->adapter, err));
@@ -313,6 +337,7 @@ static om_status run(cli *c, om_err *err)
     om_adapter_close(r.adapter);
     om_model_close(r.m);
     buf_free(&r.answer);
+    buf_free(&r.form);
     return s;
 }
 
@@ -327,6 +352,9 @@ static const cli_option options[] = {
      false},
     {"system", 0, "TEXT", NULL, "the system's message, for models with a chat template", false},
     {"raw", 0, NULL, NULL, "complete the prompt as it is, without the chat template", false},
+    {"stop", 0, "TEXT", NULL, "end the answer before this text", true},
+    {"json-schema", 0, "FILE", NULL, "the answer is JSON of this schema", false},
+    {"grammar", 0, "FILE", NULL, "the answer is a text of this grammar (docs/server.md)", false},
     {"ignore-end", 0, NULL, NULL, "go on after the end of the text", false},
     {"context", 'c', "N", "0", "tokens to hold; 0: the model's, at most 4096", false},
     {"cache-f32", 0, NULL, NULL, "keep the cache in 32-bit floats", false},
@@ -345,5 +373,6 @@ const command command_run = {
         "text.  Without PROMPT (or with -) the prompt is read from standard input; on a\n"
         "terminal that is a conversation.\n\n"
         "  octomil run model.gguf \"Once upon a time\" --max-tokens 100\n"
-        "  octomil run model.gguf --temp 0 --json < prompt.txt\n",
+        "  octomil run model.gguf --temp 0 --json < prompt.txt\n"
+        "  octomil run model.gguf \"Describe a city\" --json-schema city.json\n",
 };

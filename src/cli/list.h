@@ -1,6 +1,8 @@
 /* list.h - every command, in the order `octomil --help` shows them. */
 #define COMMAND_LIST(X) \
     X(run)              \
+    X(serve)            \
+    X(embed)            \
     X(eval)             \
     X(inspect)          \
     X(convert)          \

@@ -1,10 +1,15 @@
 /* api.c - the public functions of octomil/model.h and octomil/run.h.
  *
  * A public session owns its pool of threads and its kernel table: nothing is global.
- * Text is handed out in whole UTF-8 characters: bytes of an unfinished one wait. */
+ * om_generate is a loop over om_next.  A token is computed when the text before it has been
+ * handed out, so nobody waits for more than he asked. */
 #include "octomil/run.h"
 
+#include "llm/grammar.h"
+#include "llm/outlet.h"
 #include "llm/perplexity.h"
+
+#include <math.h>
 
 #define API_TEXT_MAX ((size_t)1 << 30)
 
@@ -74,12 +79,34 @@ om_status om_model_save(const om_model *m, const char *path, const char *type,
 
 /* ---- sessions ------------------------------------------------------------------------ */
 
+enum { API_STOPS = 16 };
+
+/* An answer that is being given. */
+typedef struct {
+    llm_sampling how;
+    rng r;
+    uint32_t n;          /* tokens in the session's ids */
+    uint32_t max_tokens;
+    bool ignore_end, running;
+    int32_t due;         /* a token to compute before the next can be drawn; -1: none */
+    outlet out;
+    size_t shown;
+    str stop[API_STOPS];
+    grammar *g;
+    gmatch *match;
+    const float *at;     /* (vocab) what the next token is drawn from */
+    om_generate_stats st;
+} answer;
+
 struct om_session {
     om_model *m;
     kern k;
     pool *pool;
     llm_session *s;
-    const om_cancel *cancel;
+    const om_cancel *cancel; /* the caller's, or own */
+    om_cancel own;
+    answer a;
+    vocab_tree *vocab;  /* once a form was asked for */
     void *scratch;      /* for sampling */
     size_t scratch_n;
     float *logits;      /* (vocab) a copy to sample from */
@@ -93,11 +120,12 @@ static om_status session_fill(om_session *s, const om_session_opts *o, om_err *e
     TRY(pool_open((int)size_min(o->threads, 1024), &s->pool, err));
     kern_init(&s->k, 0);
     llm_session_args a = {
-        .context = o->context, .batch = o->batch, .cancel = o->cancel, .k = &s->k,
+        .context = o->context, .batch = o->batch, .k = &s->k,
+        .cancel = o->cancel ? o->cancel : &s->own,
         .pool = s->pool, .kv_type = o->cache_f32 ? DTYPE_F32 : DTYPE_F16,
     };
     TRY(llm_session_open(s->m, &a, &s->s, err));
-    s->cancel = o->cancel;
+    s->cancel = a.cancel;
     s->scratch_n = llm_sample_bytes(s->m->h.vocab);
     s->cap_ids = (size_t)llm_context(s->s) + 1;
     s->scratch = mem_alloc(s->scratch_n);
@@ -125,10 +153,22 @@ om_status om_session_open(om_model *m, const om_session_opts *opts, om_session *
     return OM_OK;
 }
 
+static void answer_close(answer *a)
+{
+    gmatch_close(a->match);
+    grammar_close(a->g);
+    buf_free(&a->out.text);
+    for (size_t i = 0; i < API_STOPS; i++)
+        mem_free((char *)(uintptr_t)a->stop[i].p);
+    *a = (answer){.n = 0};
+}
+
 void om_session_close(om_session *s)
 {
     if (!s)
         return;
+    answer_close(&s->a);
+    vocab_tree_close(s->vocab);
     llm_session_close(s->s);
     pool_close(s->pool);
     mem_free(s->scratch);
@@ -137,47 +177,24 @@ void om_session_close(om_session *s)
     mem_free(s);
 }
 
+void om_cancel_now(om_session *s) { cancel_now(&s->own); }
+
+/* A cancellation is for one call. */
+static om_status served(om_session *s, om_status st)
+{
+    if (st == OM_ECANCEL)
+        atomic_store(&s->own.requested, 0);
+    return st;
+}
+
+static om_status check_cancel(const om_session *s, om_err *err)
+{
+    return is_cancelled(s->cancel) || is_cancelled(&s->own)
+               ? fail(err, OM_ECANCEL, "generation was cancelled")
+               : OM_OK;
+}
+
 /* ---- generation ---------------------------------------------------------------------- */
-
-/* Bytes at the end of p[0..n) that begin a character but do not finish it. */
-static size_t unfinished(const char *p, size_t n)
-{
-    for (size_t back = 1; back <= 3 && back <= n; back++) {
-        unsigned char c = (unsigned char)p[n - back];
-        if ((c & 0xc0) == 0x80)
-            continue;
-        size_t whole = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : c >= 0xc0 ? 2 : 1;
-        return whole > back ? back : 0;
-    }
-    return 0;
-}
-
-typedef struct {
-    om_text_fn *fn;
-    void *ctx;
-    char held[1024];
-    size_t n;
-} writer;
-
-static bool put_text(writer *w, str piece, bool last)
-{
-    while (piece.n || last) {
-        size_t take = size_min(piece.n, sizeof(w->held) - w->n);
-        if (take)
-            memcpy(w->held + w->n, piece.p, take);
-        w->n += take;
-        piece.p += take;
-        piece.n -= take;
-        size_t keep = last && !piece.n ? 0 : unfinished(w->held, w->n), out = w->n - keep;
-        if (out && w->fn && !w->fn(w->ctx, w->held, out))
-            return false;
-        memmove(w->held, w->held + out, keep);
-        w->n = keep;
-        if (last && !piece.n)
-            break;
-    }
-    return true;
-}
 
 static llm_sampling sampling_of(const om_generate_opts *o)
 {
@@ -222,84 +239,233 @@ static uint32_t drop_second_bos(const tokenizer *t, int32_t *ids, uint32_t n)
     return n - 1;
 }
 
-typedef struct {
-    om_session *s;
-    const om_generate_opts *o;
-    llm_sampling how;
-    rng r;
-    writer w;
-    uint32_t n; /* tokens in s->ids */
-    om_generate_stats *st;
-} generator;
-
-static om_status next_token(generator *g, const float *logits, bool *stop, om_err *err)
+static om_status take_stops(answer *a, const char *const *stops, om_err *err)
 {
-    om_session *s = g->s;
-    uint32_t vocab = s->m->h.vocab;
-    uint32_t recent = (uint32_t)size_min(g->n, g->how.repeat_last);
-    memcpy(s->logits, logits, vocab * sizeof(float));
-    int32_t id = llm_sample(&g->how, s->logits, vocab, s->ids + g->n - recent, recent, &g->r,
-                            arena_of(s->scratch, s->scratch_n));
-    *stop = true;
-    if (!g->o->ignore_end && tokenizer_is_end(s->m->tok, id)) {
-        g->st->stop = OM_STOP_END;
+    for (uint32_t i = 0; stops && stops[i]; i++) {
+        if (i == API_STOPS || !stops[i][0])
+            return fail(err, OM_EARG, "session: at most %d stops, none of them empty", API_STOPS);
+        char *copy = mem_strdup(str_of(stops[i]));
+        if (!copy)
+            return fail(err, OM_ENOMEM, "session: no memory");
+        a->stop[i] = str_of(copy);
+        a->out.n_stop = i + 1;
+    }
+    a->out.stop = a->stop;
+    return OM_OK;
+}
+
+static om_status make_form(const om_generate_opts *o, grammar **out, om_err *err)
+{
+    json_doc d;
+    *out = NULL;
+    if (o->json + (o->json_schema != NULL) + (o->grammar != NULL) > 1)
+        return fail(err, OM_EARG, "session: one of json, json_schema and grammar at a time");
+    if (o->json)
+        return grammar_json(out, err);
+    if (o->grammar)
+        return grammar_from_text(str_of(o->grammar), out, err);
+    if (!o->json_schema)
+        return OM_OK;
+    TRY(json_parse(o->json_schema, strlen(o->json_schema), 0, &d, err));
+    om_status s = grammar_from_schema(d.root, out, err);
+    json_close(&d);
+    return s;
+}
+
+static om_status take_form(om_session *s, const om_generate_opts *o, om_err *err)
+{
+    TRY(make_form(o, &s->a.g, err));
+    if (!s->a.g)
+        return OM_OK;
+    if (!s->vocab)
+        TRY(vocab_tree_open(s->m->tok, &s->vocab, err));
+    return gmatch_open(s->a.g, s->vocab, &s->a.match, err);
+}
+
+static om_status begin(om_session *s, const char *prompt, const om_generate_opts *o,
+                       om_err *err)
+{
+    answer *a = &s->a;
+    uint64_t start = os_now_ns();
+    answer_close(a);
+    a->out.text = buf_growing(API_TEXT_MAX);
+    a->how = sampling_of(o);
+    a->r = rng_for(a->how.seed, 0, 0, 0x5a);
+    a->max_tokens = o->max_tokens;
+    a->ignore_end = o->ignore_end;
+    a->due = -1;
+    TRY(check_cancel(s, err));
+    TRY(take_stops(a, o->stops, err));
+    TRY(take_form(s, o, err));
+    TRY(read_prompt(s, prompt, o->special, &a->n, err));
+    a->n = drop_second_bos(s->m->tok, s->ids, a->n);
+    a->st.prompt_tokens = a->n;
+    TRY(llm_sync(s->s, s->ids, a->n, &a->st.reused_tokens, &a->at, err));
+    a->st.prompt_seconds = (double)(os_now_ns() - start) * 1e-9;
+    a->running = true;
+    return OM_OK;
+}
+
+om_status om_start(om_session *s, const char *prompt, const om_generate_opts *opts, om_err *err)
+{
+    static const om_generate_opts none = {0};
+    return served(s, begin(s, prompt, opts ? opts : &none, err));
+}
+
+/* The end of the answer, for this reason. */
+static void finish(answer *a, om_stop why)
+{
+    a->running = false;
+    a->st.stop = why;
+    outlet_end(&a->out);
+}
+
+/* Tokens that keep the form; false: the answer ended. */
+static om_status keep_form(om_session *s, bool *ended, om_err *err)
+{
+    const uint64_t *mask;
+    uint32_t n;
+    *ended = false;
+    if (!s->a.match)
+        return OM_OK;
+    TRY(gmatch_mask(s->a.match, &mask, &n, err));
+    *ended = n == 0;
+    if (n == 0 && !gmatch_can_end(s->a.match))
+        return fail(err, OM_EUNSUPPORTED, "session: no token of this vocabulary is what the "
+                                          "grammar allows here");
+    gmatch_apply(mask, s->logits, s->m->h.vocab);
+    return OM_OK;
+}
+
+/* What a drawn token means for the text and for going on. */
+static om_status say(om_session *s, int32_t id, om_err *err)
+{
+    answer *a = &s->a;
+    const tokenizer *t = s->m->tok;
+    if (a->match)
+        TRY(gmatch_token(a->match, id, err));
+    if (tokenizer_is_end(t, id) && (!a->ignore_end || a->match)) {
+        finish(a, OM_STOP_END);
         return OM_OK;
     }
-    s->ids[g->n++] = id;
-    g->st->generated_tokens++;
-    str piece = tokenizer_piece(s->m->tok, id, false);
-    bool first = g->n == 2 && s->ids[0] == tokenizer_bos(s->m->tok);
+    s->ids[a->n++] = id;
+    a->due = id;
+    a->st.generated_tokens++;
+    str piece = tokenizer_piece(t, id, false);
+    bool first = a->n == 2 && s->ids[0] == tokenizer_bos(t);
     if (first && str_starts(piece, " ")) /* a text does not begin with a space */
         piece = (str){piece.p + 1, piece.n - 1};
-    if (!put_text(&g->w, piece, false))
-        g->st->stop = OM_STOP_CALLBACK;
-    else if (g->o->max_tokens && g->st->generated_tokens >= g->o->max_tokens)
-        g->st->stop = OM_STOP_LENGTH;
+    if (outlet_put(&a->out, piece) != OM_OK)
+        return fail(err, OM_ENOMEM, "session: no memory for the answer");
+    if (a->out.stopped)
+        finish(a, OM_STOP_END);
+    else if (a->max_tokens && a->st.generated_tokens >= a->max_tokens)
+        finish(a, OM_STOP_LENGTH);
     else if (llm_past(s->s) >= llm_context(s->s))
-        g->st->stop = OM_STOP_CONTEXT;
-    else
-        *stop = false;
-    if (is_cancelled(s->cancel))
-        return fail(err, OM_ECANCEL, "generation was cancelled");
+        finish(a, OM_STOP_CONTEXT);
     return OM_OK;
 }
 
-static om_status generate(generator *g, const char *prompt, om_err *err)
+static om_status next_token(om_session *s, om_err *err)
 {
-    om_session *s = g->s;
-    const float *logits = NULL;
-    bool stop = false;
-    uint64_t start = os_now_ns();
-    TRY(read_prompt(s, prompt, g->o->special, &g->n, err));
-    g->n = drop_second_bos(s->m->tok, s->ids, g->n);
-    g->st->prompt_tokens = g->n;
-    TRY(llm_sync(s->s, s->ids, g->n, &g->st->reused_tokens, &logits, err));
-    g->st->prompt_seconds = (double)(os_now_ns() - start) * 1e-9;
-    start = os_now_ns();
-    for (;;) {
-        TRY(next_token(g, logits, &stop, err));
-        g->st->generate_seconds = (double)(os_now_ns() - start) * 1e-9;
-        if (stop)
-            break;
-        TRY(llm_eval(s->s, &s->ids[g->n - 1], 1, &logits, err));
+    answer *a = &s->a;
+    uint32_t vocab = s->m->h.vocab, recent = (uint32_t)size_min(a->n, a->how.repeat_last);
+    bool ended;
+    TRY(check_cancel(s, err));
+    if (a->due >= 0)
+        TRY(llm_eval(s->s, &a->due, 1, &a->at, err));
+    a->due = -1;
+    memcpy(s->logits, a->at, vocab * sizeof(float));
+    TRY(keep_form(s, &ended, err));
+    if (ended) {
+        finish(a, OM_STOP_END);
+        return OM_OK;
     }
-    if (g->st->stop != OM_STOP_CALLBACK && !put_text(&g->w, (str){0}, true))
-        g->st->stop = OM_STOP_CALLBACK;
-    return OM_OK;
+    return say(s, llm_sample(&a->how, s->logits, vocab, s->ids + a->n - recent, recent, &a->r,
+                             arena_of(s->scratch, s->scratch_n)), err);
 }
+
+om_status om_next(om_session *s, const char **text, size_t *n, om_err *err)
+{
+    answer *a = &s->a;
+    uint64_t start = os_now_ns();
+    om_status st = OM_OK;
+    while (st == OM_OK && a->running && a->out.ready == a->shown)
+        st = next_token(s, err);
+    a->st.generate_seconds += (double)(os_now_ns() - start) * 1e-9;
+    *text = a->out.text.data ? (const char *)a->out.text.data + a->shown : "";
+    *n = st == OM_OK ? a->out.ready - a->shown : 0;
+    a->shown += *n;
+    a->running = a->running && st == OM_OK;
+    return served(s, st);
+}
+
+void om_statistics(const om_session *s, om_generate_stats *out) { *out = s->a.st; }
 
 om_status om_generate(om_session *s, const char *prompt, const om_generate_opts *opts,
-                      om_text_fn *text, void *ctx, om_generate_stats *stats, om_err *err)
+                      om_text_fn *fn, void *ctx, om_generate_stats *stats, om_err *err)
 {
-    om_generate_opts none = {0};
-    om_generate_stats unused;
-    generator g = {.s = s, .o = opts ? opts : &none, .st = stats ? stats : &unused,
-                   .w = {.fn = text, .ctx = ctx}};
-    *g.st = (om_generate_stats){0};
-    g.how = sampling_of(g.o);
-    g.r = rng_for(g.how.seed, 0, 0, 0x5a);
-    return generate(&g, prompt, err);
+    const char *text;
+    size_t n = 0;
+    om_status st = om_start(s, prompt, opts, err);
+    while (st == OM_OK) {
+        st = om_next(s, &text, &n, err);
+        if (st != OM_OK || n == 0)
+            break;
+        if (fn && !fn(ctx, text, n)) {
+            finish(&s->a, OM_STOP_CALLBACK);
+            break;
+        }
+    }
+    if (stats)
+        om_statistics(s, stats);
+    return st;
 }
+
+/* ---- embeddings ---------------------------------------------------------------------- */
+
+static om_status embed_ids(om_session *s, llm_session *on, const int32_t *ids, uint32_t n,
+                           float *out, om_err *err)
+{
+    uint32_t dim = s->m->h.dim, most = 256;
+    float *h = mem_array((size_t)most * dim, sizeof(float));
+    double norm = 0;
+    om_status st = h ? OM_OK : fail(err, OM_ENOMEM, "session: no memory for an embedding");
+    memset(out, 0, dim * sizeof(float));
+    for (uint32_t at = 0, take; at < n && st == OM_OK; at += take) {
+        take = (uint32_t)size_min(n - at, most);
+        st = llm_hidden(on, ids + at, take, h, err);
+        for (size_t i = 0; st == OM_OK && i < (size_t)take * dim; i++)
+            out[i % dim] += h[i];
+    }
+    mem_free(h);
+    for (uint32_t i = 0; i < dim; i++)
+        norm += (double)out[i] * (double)out[i];
+    for (uint32_t i = 0; i < dim && norm > 0; i++)
+        out[i] = (float)((double)out[i] / sqrt(norm));
+    return st;
+}
+
+om_status om_embed(om_session *s, const char *text, float *out, om_err *err)
+{
+    llm_session *on = NULL;
+    int32_t *ids = NULL;
+    size_t n = 0;
+    llm_session_args a = {.context = llm_context(s->s), .kv = llm_session_kv(s->s),
+                          .cancel = s->cancel};
+    TRY(llm_tokenize(s->m, str_of(text), &ids, &n, err));
+    om_status st = llm_session_open(s->m, &a, &on, err);
+    if (st == OM_OK && (n == 0 || n > llm_context(s->s)))
+        st = fail(err, OM_ELIMIT, "session: a text of %zu tokens; 1 to %u can be embedded", n,
+                  llm_context(s->s));
+    if (st == OM_OK)
+        st = embed_ids(s, on, ids, (uint32_t)n, out, err);
+    llm_session_close(on);
+    mem_free(ids);
+    return served(s, st);
+}
+
+/* ---- conversations ------------------------------------------------------------------- */
 
 om_status om_chat_prompt(const om_model *m, const om_message *messages, size_t n, char *out,
                          size_t cap, size_t *need, om_err *err)

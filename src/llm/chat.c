@@ -25,6 +25,7 @@ struct chat_template {
     const char *mark[3];      /* all of them stand in the Jinja text */
     const char *begin;
     const char *system[2], *user[2], *assistant[2]; /* before, after */
+    const char *tool[2];      /* a function's result; NULL: as the user's words */
     const char *last;         /* after the assistant's words when they end it all */
     const char *again;        /* before every user turn but the first */
     const char *generate;
@@ -62,6 +63,7 @@ static const chat_template table[] = {
      .system = {"<|start_header_id|>system<|end_header_id|>\n\n", "<|eot_id|>"},
      .user = {"<|start_header_id|>user<|end_header_id|>\n\n", "<|eot_id|>"},
      .assistant = {"<|start_header_id|>assistant<|end_header_id|>\n\n", "<|eot_id|>"},
+     .tool = {"<|start_header_id|>ipython<|end_header_id|>\n\n", "<|eot_id|>"},
      .generate = "<|start_header_id|>assistant<|end_header_id|>\n\n",
      .flags = TRIM | TRIM_SYSTEM},
     {.name = "mistral-v7", .mark = {"[SYSTEM_PROMPT]", "[INST]"},
@@ -192,21 +194,30 @@ static str trimmed(str s, bool left, bool right)
 
 static om_status put(buf *out, const char *z) { return z ? buf_str(out, str_of(z)) : OM_OK; }
 
-static om_status put_system(const chat_template *c, str words, buf *out)
-{
-    bool trim = c->flags & TRIM_SYSTEM;
-    TRY(put(out, c->system[0]));
-    TRY(buf_str(out, trimmed(words, trim, trim)));
-    return put(out, c->system[1]);
-}
-
 /* What has been said so far, and what waits to be put into a user's turn. */
 typedef struct {
     const chat_template *c;
+    bool marked;
     const chat_message *system; /* NULL: none waits */
     size_t last_user;
     bool any_user;
 } chat_state;
+
+static om_status put_words(const chat_state *s, str words, buf *out)
+{
+    if (s->marked)
+        TRY(buf_u8(out, (uint8_t)CHAT_MARK));
+    TRY(buf_str(out, words));
+    return s->marked ? buf_u8(out, (uint8_t)CHAT_MARK) : OM_OK;
+}
+
+static om_status put_system(const chat_state *s, str words, buf *out)
+{
+    bool trim = s->c->flags & TRIM_SYSTEM;
+    TRY(put(out, s->c->system[0]));
+    TRY(put_words(s, trimmed(words, trim, trim), out));
+    return put(out, s->c->system[1]);
+}
 
 static om_status put_user(chat_state *s, str words, size_t i, buf *out)
 {
@@ -217,19 +228,21 @@ static om_status put_user(chat_state *s, str words, size_t i, buf *out)
     s->any_user = true;
     TRY(put(out, c->user[0]));
     if (here) {
-        TRY(put_system(c, s->system->content, out));
+        TRY(put_system(s, s->system->content, out));
         s->system = NULL;
     }
     bool trim = c->flags & TRIM_USER;
-    TRY(buf_str(out, trimmed(words, trim && !(here && c->flags & TRIM_TOGETHER), trim)));
+    words = trimmed(words, trim && !(here && c->flags & TRIM_TOGETHER), trim);
+    TRY(put_words(s, words, out));
     return put(out, c->user[1]);
 }
 
-static om_status put_assistant(const chat_template *c, str words, bool last, buf *out)
+static om_status put_assistant(const chat_state *s, str words, bool last, buf *out)
 {
+    const chat_template *c = s->c;
     bool trim = c->flags & TRIM_ASSISTANT;
     TRY(put(out, c->assistant[0]));
-    TRY(buf_str(out, trimmed(words, trim, trim)));
+    TRY(put_words(s, trimmed(words, trim, trim), out));
     return put(out, last && c->last ? c->last : c->assistant[1]);
 }
 
@@ -239,9 +252,16 @@ static om_status put_message(chat_state *s, const chat_message *m, size_t i, boo
     if (strcmp(m->role, "user") == 0)
         return put_user(s, m->content, i, out);
     if (strcmp(m->role, "assistant") == 0)
-        return put_assistant(c, m->content, last, out);
+        return put_assistant(s, m->content, last, out);
+    if (strcmp(m->role, "tool") == 0) {
+        if (!c->tool[0])
+            return put_user(s, m->content, i, out);
+        TRY(put(out, c->tool[0]));
+        TRY(put_words(s, m->content, out));
+        return put(out, c->tool[1]);
+    }
     if (!(c->flags & (SYSTEM_IN_FIRST_USER | SYSTEM_IN_LAST_USER)))
-        return put_system(c, m->content, out);
+        return put_system(s, m->content, out);
     s->system = m;
     return OM_OK;
 }
@@ -252,9 +272,10 @@ static om_status check(const chat_template *c, const chat_message *m, size_t n, 
     for (size_t i = 0; i < n; i++) {
         bool system = strcmp(m[i].role, "system") == 0;
         systems += system;
-        if (!system && strcmp(m[i].role, "user") != 0 && strcmp(m[i].role, "assistant") != 0)
-            return fail(err, OM_EUNSUPPORTED, "chat: role \"%s\" of message %zu is not system, "
-                        "user or assistant", m[i].role, i);
+        if (!system && strcmp(m[i].role, "user") != 0 && strcmp(m[i].role, "assistant") != 0 &&
+            strcmp(m[i].role, "tool") != 0)
+            return fail(err, OM_EUNSUPPORTED, "chat: role \"%.40s\" of message %zu is not "
+                        "system, user, assistant or tool", m[i].role, i);
     }
     if (systems > 1 && (c->flags & (SYSTEM_IN_FIRST_USER | SYSTEM_IN_LAST_USER)))
         return fail(err, OM_EUNSUPPORTED, "chat: the %s format takes one system message, there "
@@ -263,15 +284,15 @@ static om_status check(const chat_template *c, const chat_message *m, size_t n, 
 }
 
 static om_status render(const chat_template *c, const chat_message *m, size_t n, bool generate,
-                        buf *out)
+                        bool marked_words, buf *out)
 {
-    chat_state s = {.c = c};
+    chat_state s = {.c = c, .marked = marked_words};
     for (size_t i = 0; i < n; i++)
         if (strcmp(m[i].role, "user") == 0)
             s.last_user = i;
     TRY(put(out, c->begin));
     if (c->default_system && (n == 0 || strcmp(m[0].role, "system") != 0))
-        TRY(put_system(c, str_of(c->default_system), out));
+        TRY(put_system(&s, str_of(c->default_system), out));
     for (size_t i = 0; i < n; i++)
         TRY(put_message(&s, &m[i], i, i + 1 == n, out));
     if (s.system) /* no user after it: a turn with nothing else in it */
@@ -279,10 +300,22 @@ static om_status render(const chat_template *c, const chat_message *m, size_t n,
     return generate ? put(out, c->generate) : OM_OK;
 }
 
+static om_status check_and_render(const chat_template *c, const chat_message *m, size_t n,
+                                  bool generate, bool marked_words, buf *out, om_err *err)
+{
+    TRY(check(c, m, n, err));
+    om_status s = render(c, m, n, generate, marked_words, out);
+    return s == OM_OK ? OM_OK : fail(err, s, "chat: no room for a prompt of %zu messages", n);
+}
+
 om_status chat_render(const chat_template *c, const chat_message *m, size_t n,
                       bool add_generation_prompt, buf *out, om_err *err)
 {
-    TRY(check(c, m, n, err));
-    om_status s = render(c, m, n, add_generation_prompt, out);
-    return s == OM_OK ? OM_OK : fail(err, s, "chat: no room for a prompt of %zu messages", n);
+    return check_and_render(c, m, n, add_generation_prompt, false, out, err);
+}
+
+om_status chat_render_marked(const chat_template *c, const chat_message *m, size_t n,
+                             bool add_generation_prompt, buf *out, om_err *err)
+{
+    return check_and_render(c, m, n, add_generation_prompt, true, out, err);
 }

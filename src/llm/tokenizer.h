@@ -60,8 +60,15 @@ typedef struct {
 typedef struct chat_template chat_template;
 const chat_template *chat_template_find(str jinja_or_name);
 const char *chat_template_name(const chat_template *c);
-/* Prompt text, special tokens spelled out (encode with parse_special). */
+/* Prompt text, special tokens spelled out (encode with parse_special).  A message of the
+ * role "tool", what a called function gave back, stands in the user's place where the
+ * family has no place of its own for it. */
 om_status chat_render(const chat_template *c, const chat_message *m, size_t n,
                       bool add_generation_prompt, buf *out, om_err *err);
+/* The same with a byte CHAT_MARK before and after everybody's words: what lies between is
+ * not the template's and must not become special tokens. */
+#define CHAT_MARK '\xff'
+om_status chat_render_marked(const chat_template *c, const chat_message *m, size_t n,
+                             bool add_generation_prompt, buf *out, om_err *err);
 
 #endif

@@ -8,9 +8,13 @@
  *
  * HOLDING.  http_hold suspends the connection; http_answer on a held request stores the
  * response and resumes it, whereupon the access handler is called again and queues it.
- * The two may race: `lock` orders them per server. */
+ * The two may race: `lock` orders them per server.
+ *
+ * STREAMING.  Pieces wait in `queue`; libmicrohttpd's reader takes them, and suspends the
+ * connection when there are none until the next piece resumes it. */
 #include "net/http_server.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <microhttpd.h>
 #include <netdb.h>
@@ -39,6 +43,9 @@ struct http_request {
     bool begun, whole, unwanted, done, held, suspended;
     unsigned status;
     struct MHD_Response *response; /* made, not yet queued */
+    buf queue;                     /* of a streamed answer; sent up to queue_at */
+    size_t queue_at;
+    bool ended, dry;               /* dry: suspended until there is more */
 };
 
 static const char *const method_names[HTTP_METHODS] = {
@@ -109,6 +116,78 @@ static struct MHD_Response *plain(str body, const char *type)
 void http_answer(http_request *r, unsigned status, const char *type, str body)
 {
     ready(r, status, plain(body, type)); /* NULL closes the connection */
+}
+
+/* The next bytes of a streamed answer; 0 with the connection suspended: none now. */
+static ssize_t next_piece(void *cls, uint64_t pos, char *out, size_t max)
+{
+    http_request *r = cls;
+    (void)pos;
+    os_lock(r->s->lock);
+    size_t n = size_min(max, r->queue.len - r->queue_at);
+    ssize_t got = (ssize_t)n;
+    if (n) {
+        memcpy(out, r->queue.data + r->queue_at, n);
+        r->queue_at += n;
+    } else if (r->ended) {
+        got = MHD_CONTENT_READER_END_OF_STREAM;
+    } else {
+        r->dry = true;
+        MHD_suspend_connection(r->connection);
+    }
+    if (r->queue_at == r->queue.len)
+        r->queue_at = r->queue.len = 0;
+    os_unlock(r->s->lock);
+    return got;
+}
+
+/* With the lock held: there is more, or the end. */
+static void wet(http_request *r)
+{
+    if (r->dry) {
+        r->dry = false;
+        MHD_resume_connection(r->connection);
+    }
+}
+
+void http_stream(http_request *r, unsigned status, const char *type)
+{
+    struct MHD_Response *p =
+        MHD_create_response_from_callback(MHD_SIZE_UNKNOWN, 4096, next_piece, r, NULL);
+    if (p) {
+        MHD_add_response_header(p, "Content-Type", type);
+        MHD_add_response_header(p, "Cache-Control", "no-store");
+    }
+    r->queue = buf_growing(HTTP_BACKLOG);
+    ready(r, status, p);
+}
+
+bool http_stream_put(http_request *r, str piece)
+{
+    os_lock(r->s->lock);
+    bool ok = buf_put(&r->queue, piece.p, piece.n) == OM_OK;
+    wet(r);
+    os_unlock(r->s->lock);
+    return ok;
+}
+
+void http_stream_end(http_request *r)
+{
+    os_lock(r->s->lock);
+    r->ended = true;
+    wet(r);
+    os_unlock(r->s->lock);
+}
+
+bool http_gone(const http_request *r)
+{
+    char byte;
+    const union MHD_ConnectionInfo *info =
+        MHD_get_connection_info(r->connection, MHD_CONNECTION_INFO_CONNECTION_FD);
+    if (!info)
+        return true;
+    ssize_t n = recv(info->connect_fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT);
+    return n == 0 || (n < 0 && errno != EAGAIN && errno != EWOULDBLOCK && errno != EINTR);
 }
 
 /* "bytes=A-B", "bytes=A-", "bytes=-N" of a file of n bytes. */
@@ -342,6 +421,7 @@ static void on_end(void *cls, struct MHD_Connection *connection, void **slot,
     if (r->response)
         MHD_destroy_response(r->response);
     buf_free(&r->body);
+    buf_free(&r->queue);
     mem_free(r);
     *slot = NULL;
 }

@@ -78,4 +78,15 @@ bool http_answer_file(http_request *r, const char *path, const char *etag);
 /* Keep the client waiting; somebody calls http_answer later, from any thread. */
 void http_hold(http_request *r);
 
+/* An answer in pieces: http_stream in http_answer's place, then pieces from any thread, then
+ * the end; all before the route's end() was called.  http_stream_put is false when more
+ * than HTTP_BACKLOG bytes wait for a client that does not read. */
+enum { HTTP_BACKLOG = 1 << 20 };
+void http_stream(http_request *r, unsigned status, const char *type);
+bool http_stream_put(http_request *r, str piece);
+void http_stream_end(http_request *r);
+/* Has the client of a held or streamed request closed the connection?  Nobody else looks
+ * while it waits; answer it then, and end() follows. */
+bool http_gone(const http_request *r);
+
 #endif

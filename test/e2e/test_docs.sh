@@ -25,6 +25,10 @@ cp README.md messages.txt
 check model "$octomil" create model.gguf --text notes.txt --vocab 300 --dim 32 --layers 2 \
     --heads 2 --context 128
 cp model.gguf base.gguf
+cp model.gguf small.gguf
+cp model.gguf big.gguf
+echo '{"type": "object", "properties": {"name": {"type": "string"}}}' >city.json
+check adapter "$octomil" train --quiet --model model.gguf --data notes.txt --steps 1 --out adapter
 if [ -r "$here/demo/keyboard.gguf" ]; then
     cp "$here/demo/keyboard.gguf" demo
 else
@@ -49,6 +53,20 @@ shape() {
         --*) grep -q -- "^ .*$(echo "$word" | sed 's/=.*//')\b" "$work/help" || return 1 ;;
         esac
     done
+}
+
+# A server comes up, says so, and goes when it is told to.
+serves() {
+    line=$(echo "$1" | sed 's/ --listen [^ ]*//; s/octomil serve/octomil serve --listen 127.0.0.1:0/')
+    $line >"$work/serving" 2>&1 &
+    server=$!
+    for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
+        grep -q "^listening on" "$work/serving" && break
+        sleep 0.2
+    done
+    kill -INT $server
+    wait $server
+    grep "^listening on" "$work/serving" || { cat "$work/serving"; return 1; }
 }
 
 # The end of a line is what counts: long runs are told to be short.
@@ -93,6 +111,7 @@ one_line() {
         ;;
     "octomil server "*8000*) server_line=$1 ;;
     "octomil agent --server "*8000*) agent_line=$1 ;;
+    "octomil serve "*.gguf*) check "$1" serves "$1" ;;
     *"[options]"* | *"octomil COMMAND"* | *" "[A-Z] | *" "[A-Z]" "* | *" "[A-Z][A-Z]*)
         check "shape: $1" shape "$1"
         ;;

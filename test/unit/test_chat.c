@@ -105,13 +105,13 @@ static void recognised(test *t)
 static void refused(test *t)
 {
     const chat_template *llama = chat_template_find(STR("llama2"));
-    chat_message tool = {"tool", {"42", 2}};
+    chat_message tool = {"function", {"42", 2}};
     chat_message twice[] = {{"system", {"a", 1}}, {"system", {"b", 1}}, {"user", {"c", 1}}};
     om_err err = {0};
     uint8_t small[4];
     buf out = buf_growing(1000), full = buf_fixed(small, sizeof(small));
     CHECK_INT(t, chat_render(llama, &tool, 1, true, &out, &err), OM_EUNSUPPORTED);
-    CHECK(t, strstr(err.msg, "\"tool\"") != NULL);
+    CHECK(t, strstr(err.msg, "\"function\"") != NULL);
     CHECK_INT(t, chat_render(llama, twice, 3, true, &out, &err), OM_EUNSUPPORTED);
     CHECK_INT(t, out.len, 0);
     CHECK_INT(t, chat_render(llama, talk0, 1, true, &full, &err), OM_ELIMIT);
