@@ -183,34 +183,46 @@ static bool pack_block(job *w, pool *p, bool with_a, bool with_b)
 
 /* ---- computing ---------------------------------------------------------------------- */
 
-/* What the tile (i,j) of an item should bring near: its share of the next panel of B, or
- * after the last one its own panel of A for the next step of k. */
-static const char *soon(const job *w, size_t i, size_t nth, size_t j, size_t j1, size_t p)
+typedef struct {
+    size_t i0, i1, j0, j1;
+} item;
+
+/* What tile (i,j) of an item brings near: its share of the next panel of B, or after the
+ * last one its own panel of A for the next step of k; and C of the tile that follows. */
+static gemm_soon soon(const job *w, const item *t, size_t i, size_t j, size_t p)
 {
     const gemm_core *c = w->core;
-    size_t k = size_min(c->kc, w->kb - p),
-           bytes = round_up(k, c->k_unit) * c->nr * c->b_unit;
-    size_t next = p + c->kc < w->kb ? p + c->kc : 0;
-    if (j + c->nr >= j1)
-        return a_panel(w, i / c->mr, next);
-    return b_panel(w, j / c->nr + 1, p) +
-           size_min(nth * k * LINE, bytes - size_min(bytes, k * LINE));
+    size_t k = round_up(size_min(c->kc, w->kb - p), c->k_unit);
+    bool last = j + c->nr >= t->j1, below = i + c->mr < t->i1;
+    gemm_soon s = {.c = w->g->c + (w->i0 + (below ? i + c->mr : t->i0)) * w->g->ldc + w->j0 +
+                        (below || last ? j : j + c->nr)};
+    if (last) {
+        size_t next = p + c->kc < w->kb ? p + c->kc : 0;
+        s.panel = a_panel(w, i / c->mr, next);
+        s.lines = k * c->mr * c->a_unit / LINE;
+    } else {
+        size_t lines = k * c->nr * c->b_unit / LINE, tiles = div_up(t->i1 - t->i0, c->mr);
+        s.lines = div_up(lines, tiles);
+        s.panel = b_panel(w, j / c->nr + 1, p) + (i - t->i0) / c->mr * s.lines * LINE;
+    }
+    return s;
 }
 
 /* The tiles of one item for one step of k.  B's panel stays in the first-level cache
  * while A's pass by. */
-static void item_step(const job *w, size_t i0, size_t i1, size_t j0, size_t j1, size_t p)
+static void item_step(const job *w, const item *t, size_t p)
 {
     const gemm_core *c = w->core;
     size_t k = size_min(c->kc, w->kb - p);
     float beta = p ? 1.0f : w->beta;
-    for (size_t j = j0; j < j1; j += c->nr) {
+    for (size_t j = t->j0; j < t->j1; j += c->nr) {
         const char *b = b_panel(w, j / c->nr, p);
-        for (size_t i = i0; i < i1; i += c->mr) {
+        for (size_t i = t->i0; i < t->i1; i += c->mr) {
             float *out = w->g->c + (w->i0 + i) * w->g->ldc + w->j0 + j;
-            c->tile(k, a_panel(w, i / c->mr, p), b, out, w->g->ldc, size_min(c->mr, i1 - i),
-                    size_min(c->nr, j1 - j), w->g->alpha, beta,
-                    soon(w, i, (i - i0) / c->mr, j, j1, p));
+            gemm_soon next = soon(w, t, i, j, p);
+            c->tile(k, a_panel(w, i / c->mr, p), b, out, w->g->ldc,
+                    size_min(c->mr, t->i1 - i), size_min(c->nr, t->j1 - j), w->g->alpha,
+                    beta, &next);
         }
     }
 }
@@ -222,11 +234,11 @@ static void compute_items(void *ctx, size_t beg, size_t end, int worker)
     (void)worker;
     if (w->core->begin)
         w->core->begin();
-    for (size_t item = beg; item < end; item++) {
-        size_t i = item / across * w->item_m, j = item % across * w->item_n;
-        size_t i1 = size_min(i + w->item_m, w->mb), j1 = size_min(j + w->item_n, w->nb);
+    for (size_t n = beg; n < end; n++) {
+        size_t i = n / across * w->item_m, j = n % across * w->item_n;
+        item t = {i, size_min(i + w->item_m, w->mb), j, size_min(j + w->item_n, w->nb)};
         for (size_t p = 0; p < w->kb; p += w->core->kc)
-            item_step(w, i, i1, j, j1, p);
+            item_step(w, &t, p);
     }
     if (w->core->end)
         w->core->end();

@@ -16,6 +16,14 @@ enum {
         256, /* kc divides it or is a multiple: blocks of packed types stay whole */
 };
 
+/* What a tile may bring near while it computes: cache lines of a panel that a later tile
+ * reads, and the rows of C of the next tile. */
+typedef struct {
+    const char *panel;
+    size_t lines;
+    const float *c;
+} gemm_soon;
+
 typedef struct gemm_core gemm_core;
 struct gemm_core {
     const char *name;
@@ -28,10 +36,9 @@ struct gemm_core {
                    size_t k);
     bool (*pack_b)(void *dst, const float *src, size_t rs, size_t cs, size_t rows,
                    size_t k);
-    /* C (m,n) = beta C + alpha A B for one block of k; m <= mr, n <= nr.  `soon` is read
-     * by a later tile: a core may bring its first k cache lines near, and never more. */
+    /* C (m,n) = beta C + alpha A B for one block of k; m <= mr, n <= nr. */
     void (*tile)(size_t k, const void *a, const void *b, float *c, size_t ldc, size_t m,
-                 size_t n, float alpha, float beta, const char *soon);
+                 size_t n, float alpha, float beta, const gemm_soon *soon);
     void (*begin)(void), (*end)(void); /* around a thread's tiles; may be NULL */
 };
 

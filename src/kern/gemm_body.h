@@ -68,7 +68,7 @@ INLINE size_t columns_in(size_t n, size_t reg) /* of register `reg` when n are l
 }
 
 static void tile(size_t k, const void *a, const void *b, float *c, size_t ldc, size_t m,
-                 size_t n, float alpha, float beta, const char *soon)
+                 size_t n, float alpha, float beta, const gemm_soon *soon)
 {
     const float *ap = a, *bp = b; // (k,MR), (k,NR)
     (void)soon;

@@ -14,7 +14,7 @@ static bool pack(void *dst, const float *src, size_t rs, size_t cs, size_t rows,
 }
 
 static void tile(size_t k, const void *a, const void *b, float *c, size_t ldc, size_t m,
-                 size_t n, float alpha, float beta, const char *soon)
+                 size_t n, float alpha, float beta, const gemm_soon *soon)
 {
     const float *ap = a, *bp = b; // (k,MR), (k,NR)
     (void)soon;

@@ -24,7 +24,7 @@
 
 #define INLINE static inline __attribute__((always_inline))
 
-enum { MR = 32, NR = 32, KU = 32, KC = 512, TILE = 1024, HALF = 16, MAX_PARTS = 3 };
+enum { MR = 32, NR = 32, KU = 32, KC = 1024, TILE = 1024, HALF = 16, MAX_PARTS = 3 };
 enum { BF16_LARGEST = 0x7f7f0000 }; /* as f32 bits */
 
 /* ---- packing --------------------------------------------------------------------------
@@ -288,13 +288,26 @@ INLINE void store_c(float *c, size_t ldc, bool tall, bool wide)
         _tile_stored(3, c + 16 * ldc + 16, ldc * 4);
 }
 
-INLINE void steps(size_t k, const char *a, const char *b, size_t a_parts, size_t b_parts,
-                  bool tall, bool wide, const char *soon)
+/* Rows [beg, end) of the next tile's C: two lines each. */
+INLINE void near_c(const float *c, size_t ldc, size_t beg, size_t end)
 {
-    for (size_t p = 0; p < k; p += KU, a += a_parts * 2 * TILE, b += b_parts * 2 * TILE) {
+    for (size_t i = beg; i < end; i++) {
+        _mm_prefetch((const char *)(c + i * ldc), _MM_HINT_T0);
+        _mm_prefetch((const char *)(c + i * ldc + NR - 1), _MM_HINT_T0);
+    }
+}
+
+/* What comes soon is spread over the steps: loads of tiles need most of the cache. */
+INLINE void steps(size_t k, const char *a, const char *b, size_t ldc, size_t a_parts,
+                  size_t b_parts, bool tall, bool wide, const gemm_soon *soon)
+{
+    size_t n = (k + KU - 1) / KU, lines = (soon->lines + n - 1) / n, rows = (MR + n - 1) / n;
+    const char *panel = soon->panel;
+    for (size_t s = 0; s < n; s++, a += a_parts * 2 * TILE, b += b_parts * 2 * TILE) {
         step(a, b, a_parts, b_parts, tall, wide);
-        for (size_t line = p; line < size_min(k, p + KU); line++)
-            _mm_prefetch(soon + line * 64, _MM_HINT_T1);
+        for (size_t line = 0; line < lines; line++, panel += 64)
+            _mm_prefetch(panel, _MM_HINT_T1);
+        near_c(soon->c, ldc, size_min(s * rows, MR), size_min((s + 1) * rows, MR));
     }
 }
 
@@ -315,30 +328,26 @@ static void merge(float *c, size_t ldc, const float *sum, size_t m, size_t n, fl
 }
 
 INLINE void tile(size_t k, const char *a, const char *b, float *c, size_t ldc, size_t m,
-                 size_t n, float alpha, float beta, const char *soon, size_t a_parts,
+                 size_t n, float alpha, float beta, const gemm_soon *soon, size_t a_parts,
                  size_t b_parts)
 {
     _Alignas(64) float sum[MR * NR];
     bool tall = m > HALF, wide = n > HALF;
     bool whole = m % HALF == 0 && n % HALF == 0;
     bool add = alpha == 1.0f && beta == 1.0f;
-    for (size_t i = 0; i < m; i++) {
-        _mm_prefetch((const char *)(c + i * ldc), _MM_HINT_T0);
-        _mm_prefetch((const char *)(c + i * ldc + n - 1), _MM_HINT_T0);
-    }
     zero_c();
     if (add && whole)
         load_c(c, ldc, tall, wide);
     else if (add)
         stage_c(sum, c, ldc, m, n, tall, wide);
     if (tall && wide)
-        steps(k, a, b, a_parts, b_parts, true, true, soon);
+        steps(k, a, b, ldc, a_parts, b_parts, true, true, soon);
     else if (tall)
-        steps(k, a, b, a_parts, b_parts, true, false, soon);
+        steps(k, a, b, ldc, a_parts, b_parts, true, false, soon);
     else if (wide)
-        steps(k, a, b, a_parts, b_parts, false, true, soon);
+        steps(k, a, b, ldc, a_parts, b_parts, false, true, soon);
     else
-        steps(k, a, b, a_parts, b_parts, false, false, soon);
+        steps(k, a, b, ldc, a_parts, b_parts, false, false, soon);
     if (whole && alpha == 1.0f && (add || beta == 0.0f)) {
         store_c(c, ldc, tall, wide);
         return;
@@ -348,31 +357,31 @@ INLINE void tile(size_t k, const char *a, const char *b, float *c, size_t ldc, s
 }
 
 static void tile11(size_t k, const void *a, const void *b, float *c, size_t ldc, size_t m,
-                   size_t n, float alpha, float beta, const char *soon)
+                   size_t n, float alpha, float beta, const gemm_soon *soon)
 {
     tile(k, a, b, c, ldc, m, n, alpha, beta, soon, 1, 1);
 }
 
 static void tile22(size_t k, const void *a, const void *b, float *c, size_t ldc, size_t m,
-                   size_t n, float alpha, float beta, const char *soon)
+                   size_t n, float alpha, float beta, const gemm_soon *soon)
 {
     tile(k, a, b, c, ldc, m, n, alpha, beta, soon, 2, 2);
 }
 
 static void tile33(size_t k, const void *a, const void *b, float *c, size_t ldc, size_t m,
-                   size_t n, float alpha, float beta, const char *soon)
+                   size_t n, float alpha, float beta, const gemm_soon *soon)
 {
     tile(k, a, b, c, ldc, m, n, alpha, beta, soon, 3, 3);
 }
 
 static void tile21(size_t k, const void *a, const void *b, float *c, size_t ldc, size_t m,
-                   size_t n, float alpha, float beta, const char *soon)
+                   size_t n, float alpha, float beta, const gemm_soon *soon)
 {
     tile(k, a, b, c, ldc, m, n, alpha, beta, soon, 2, 1);
 }
 
 static void tile31(size_t k, const void *a, const void *b, float *c, size_t ldc, size_t m,
-                   size_t n, float alpha, float beta, const char *soon)
+                   size_t n, float alpha, float beta, const gemm_soon *soon)
 {
     tile(k, a, b, c, ldc, m, n, alpha, beta, soon, 3, 1);
 }

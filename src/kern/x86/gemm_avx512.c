@@ -91,15 +91,17 @@ INLINE void put(float *c, __mmask16 mask, __m512 sum, float alpha, float beta)
 }
 
 INLINE void tile_rows(size_t rows, size_t k, const float *a, const float *b, float *c,
-                      size_t ldc, size_t n, float alpha, float beta, const char *soon)
+                      size_t ldc, size_t n, float alpha, float beta, const gemm_soon *soon)
 {
     for (size_t i = 0; i < rows; i++) {
         _mm_prefetch((const char *)(c + i * ldc), _MM_HINT_T0);
         _mm_prefetch((const char *)(c + i * ldc + n - 1), _MM_HINT_T0);
     }
     SUMS(DECLARE)
-    for (size_t p = 0; p < k; p++, a += MR, b += NR, soon += 64) {
-        _mm_prefetch(soon, _MM_HINT_T1);
+    const char *near = soon->panel, *end = near + soon->lines * 64;
+    for (size_t p = 0; p < k; p++, a += MR, b += NR) {
+        _mm_prefetch(near, _MM_HINT_T1);
+        near += near < end ? 64 : 0;
         __m512 b0 = _mm512_loadu_ps(b), b1 = _mm512_loadu_ps(b + 16);
 #define STEP(t)                                                                            \
     if (t < 2 * rows)                                                                      \
@@ -116,7 +118,7 @@ INLINE void tile_rows(size_t rows, size_t k, const float *a, const float *b, flo
 }
 
 static void tile(size_t k, const void *a, const void *b, float *c, size_t ldc, size_t m,
-                 size_t n, float alpha, float beta, const char *soon)
+                 size_t n, float alpha, float beta, const gemm_soon *soon)
 {
     switch (m) {
     case 1:
