@@ -1,7 +1,7 @@
 /* bench_nn.c - one training step on random weights, beside the figures of a peer.
  *
  *     bench_nn [lora|full|lora05b] [--threads N] [--steps N] [--batch N] [--length N]
- *              [--type F32|F16|Q8_0|Q4_0] [--quant] [--full-f32] [--recompute]
+ *              [--type F32|F16|Q8_0|Q4_0] [--quant] [--full-f32] [--recompute N]
  *
  *     lora     768 wide, 12 layers, FFN 2048, vocabulary 32,000; rank 8 on q and v; AdamW
  *     lora05b  896 wide, 24 layers, 14 heads over 2, FFN 4864, vocabulary 151,936; the same
@@ -27,7 +27,8 @@ typedef struct {
 } layer;
 
 typedef struct {
-    bool full, recompute;
+    bool full;
+    uint32_t recompute; /* so many first blocks */
     uint32_t dim, n_layer, n_head, n_kv_head, ffn, vocab, batch, length;
     dtype type;
     nn_weight embed, out_norm, output;
@@ -197,7 +198,7 @@ static om_status step(nn *c, void *ctx)
     nn_tensor *x = nn_embed(c, &m->embed, m->ids, m->batch * m->length);
     for (uint32_t i = 0; i < m->n_layer; i++) {
         block_arg b = {m, &m->layer[i]};
-        x = m->recompute ? nn_recompute(c, block, &b, sizeof(b), x) : block(c, &b, x);
+        x = i < m->recompute ? nn_recompute(c, block, &b, sizeof(b), x) : block(c, &b, x);
     }
     x = nn_rmsnorm(c, x, &m->out_norm, 1e-5f);
     nn_linear_cross_entropy(c, x, &m->output, m->target, 1.0f, &m->loss);
@@ -309,7 +310,7 @@ int main(int argc, char **argv)
         else if (!strcmp(a, "--full-f32"))
             o.full_f32 = true;
         else if (!strcmp(a, "--recompute"))
-            m.recompute = true;
+            m.recompute = (uint32_t)atoi(v), i++;
     }
     return run(&m, &o);
 }

@@ -3,7 +3,7 @@
  * One step: `accumulate` micro-batches of `batch` windows go through the model's forward
  * with a tape; the mean gradient lands in the trainable's flat vector, is clipped, and
  * the optimizer moves the flat values.  When the plan of a step does not fit the memory
- * budget, blocks are recomputed in the backward instead of remembered.
+ * budget, as few blocks as will do are recomputed in the backward instead of remembered.
  *
  * Order of data: an epoch is a seeded permutation of the non-overlapping windows of the
  * text, shifted by a seeded offset; step s therefore sees the same windows whether the
@@ -24,7 +24,7 @@ struct trainer {
     size_t state_bytes;
     nn *net;
     uint64_t step;
-    bool recompute;
+    uint32_t recompute; /* blocks */
     bool measured;
     int32_t *ids, *target, *pos;
     nn_seq *seq;
@@ -196,26 +196,46 @@ static size_t fixed_bytes(const trainer *t)
     return 2 * t->t->n * sizeof(float) + t->state_bytes;
 }
 
-/* Remember activations if that fits the budget, else recompute, else refuse. */
+static om_status step_bytes(trainer *t, uint32_t recompute, size_t *bytes, om_err *err)
+{
+    pass p = {.t = t, .grad_scale = 1};
+    t->recompute = recompute;
+    TRY(nn_measure(t->net, true, forward_backward, &p, bytes, err));
+    *bytes += fixed_bytes(t);
+    return OM_OK;
+}
+
+static om_status refuse_budget(const trainer *t, size_t need, om_err *err)
+{
+    return fail(err, OM_ELIMIT,
+                "training needs %.1f MB beside the base model (%.1f MB of it for weights and "
+                "optimizer), the budget is %.1f MB; a smaller batch, seq_len or rank would "
+                "help",
+                (double)need / 1e6, (double)fixed_bytes(t) / 1e6,
+                (double)t->c.memory_bytes / 1e6);
+}
+
+/* The fewest blocks whose recomputation makes the step fit the budget: the first ones,
+ * whose backward runs when the others' activations are gone.  Refuses when even all do not
+ * help. */
 static om_status choose_recompute(trainer *t, om_err *err)
 {
-    size_t remember = 0, again = 0, fixed = fixed_bytes(t);
-    pass p = {.t = t, .grad_scale = 1};
+    uint32_t few = 0, many = t->t->model->h.n_layer;
+    size_t need = 0;
     if (t->measured || t->c.memory_bytes == 0)
         return OM_OK;
-    t->recompute = false;
-    TRY(nn_measure(t->net, true, forward_backward, &p, &remember, err));
-    if (remember + fixed > t->c.memory_bytes) {
-        t->recompute = true;
-        TRY(nn_measure(t->net, true, forward_backward, &p, &again, err));
-        if (again + fixed > t->c.memory_bytes)
-            return fail(err, OM_ELIMIT,
-                        "training needs %.1f MB beside the base model (%.1f MB of it for "
-                        "weights and optimizer), the budget is %.1f MB; a smaller batch, "
-                        "seq_len or rank would help",
-                        (double)(again + fixed) / 1e6, (double)fixed / 1e6,
-                        (double)t->c.memory_bytes / 1e6);
+    TRY(step_bytes(t, many, &need, err));
+    if (need > t->c.memory_bytes)
+        return refuse_budget(t, need, err);
+    while (few < many) { /* `many` fits */
+        uint32_t mid = few + (many - few) / 2;
+        TRY(step_bytes(t, mid, &need, err));
+        if (need <= t->c.memory_bytes)
+            many = mid;
+        else
+            few = mid + 1;
     }
+    t->recompute = many;
     t->measured = true;
     return OM_OK;
 }

@@ -64,7 +64,7 @@ typedef struct {
     const nn_seq *seq;
     uint32_t n_seq;
     const nn_kv_layer *kv;     /* (n_layer) or NULL */
-    bool recompute;            /* keep only block inputs for the backward */
+    uint32_t recompute;        /* so many first blocks keep only their input for backward */
     const llm_stretch *stretch; /* NULL: every block */
 } llm_batch;
 

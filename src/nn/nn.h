@@ -32,13 +32,16 @@ typedef struct nn_tape nn_tape;
 typedef struct nn_plan nn_plan;
 
 /* An activation.  Lives in the planned block until its last touch. */
-typedef struct {
+typedef struct nn_tensor nn_tensor;
+struct nn_tensor {
     uint32_t rows, cols;
     float *data; /* (rows, cols); NULL in a dry run: only ops may look at it */
     float *grad; /* (rows, cols), once nn_grad made it; use nn_grad, nn_grad_in */
     uint32_t id, grad_id;
     bool needs_grad; /* something trainable lies upstream */
-} nn_tensor;
+    const struct nn_remake *remake; /* NULL: must be kept; see nn_again */
+    nn_tensor *made;                /* a remade copy of this run */
+};
 
 /* A low-rank adapter on a linear layer:  y += scale * (x A^T) B^T.  (Hu et al. 2021) */
 typedef struct {
@@ -129,6 +132,14 @@ void nn_backward(nn *c);
 typedef nn_tensor *nn_block_fn(nn *c, void *ctx, nn_tensor *x);
 nn_tensor *nn_recompute(nn *c, nn_block_fn *fn, const void *ctx, size_t ctx_bytes,
                         nn_tensor *x);
+
+/* A tensor that costs little may be made again for a backward instead of being kept: `make`
+ * runs its op once more, on inputs the op's own backward keeps anyway.  A backward that
+ * wants such an input takes nn_again(t), a tensor of the same data, before it declares
+ * anything: the making is an op of its own. */
+typedef nn_tensor *nn_make(nn *c, const void *saved);
+void nn_remakes(nn *c, nn_tensor *t, nn_make *make, const void *saved, size_t n);
+nn_tensor *nn_again(nn *c, nn_tensor *t); /* t itself when it was kept */
 
 /* ---- ops (op/<name>.c each: forward, backward, shapes) --------------------------------
  */

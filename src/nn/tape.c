@@ -3,7 +3,8 @@
  * The tape is a list of (function, saved bytes), last recorded first.  nn_recompute
  * keeps only a block's input: its backward runs the block again on an empty tape, hands
  * the output's gradient to the new output, and unwinds that tape at once (Chen et al.
- * 2016, "Training deep nets with sublinear memory cost"). */
+ * 2016, "Training deep nets with sublinear memory cost").  nn_again is the same for one
+ * cheap tensor: a norm, a gate. */
 #include "nn/plan.h"
 
 struct tape_entry {
@@ -80,4 +81,32 @@ nn_tensor *nn_recompute(nn *c, nn_block_fn *fn, const void *ctx, size_t ctx_byte
         memcpy(s->ctx, ctx, ctx_bytes);
     }
     return y;
+}
+
+struct nn_remake {
+    nn_make *make;
+    _Alignas(16) char saved[];
+};
+
+void nn_remakes(nn *c, nn_tensor *t, nn_make *make, const void *saved, size_t n)
+{
+    struct nn_remake *r = c->tape ? plan_meta_alloc(c, sizeof(*r) + n) : NULL;
+    if (!r)
+        return;
+    r->make = make;
+    memcpy(r->saved, saved, n);
+    t->remake = r;
+}
+
+nn_tensor *nn_again(nn *c, nn_tensor *t)
+{
+    if (!t->remake)
+        return t;
+    if (!t->made) {
+        nn_tape *tape = c->tape;
+        c->tape = NULL;
+        t->made = t->remake->make(c, t->remake->saved);
+        c->tape = tape;
+    }
+    return t->made;
 }

@@ -216,7 +216,7 @@ typedef struct {
     int32_t ids[32], pos[32];
     nn_seq seq[2];
     uint32_t rows;
-    bool recompute;
+    uint32_t recompute;
     float *logits; /* (rows, vocab) */
 } batch_run;
 
@@ -248,7 +248,7 @@ static void batches(test *t)
             b.logits = mem_array((size_t)b.rows * f.m->h.vocab, sizeof(float));
             CHECK_OK(t, nn_open(&(nn_config){.k = &f.k, .pool = f.pool}, &c, &err), err);
             for (int again = 0; again < 2; again++) {
-                b.recompute = again;
+                b.recompute = again ? UINT32_MAX : 0;
                 CHECK_OK(t, nn_run(c, 1 + (uint64_t)again, false, run_batch, &b, &err), err);
                 for (uint32_t q = 0; q < 2; q++)
                     for (uint32_t j = 0; j < f.seq[q].n; j++) {

@@ -11,7 +11,7 @@ nn_tensor *llm_blocks(nn *c, const llm_model *m, const llm_batch *b, nn_block_fn
         x = nn_input(c, part->in, b->rows, m->h.dim);
     for (uint32_t i = part->first; i < part->first + part->n; i++) {
         llm_step s = {m, b, &m->layer[i], b->kv ? &b->kv[i] : NULL};
-        x = b->recompute ? nn_recompute(c, block, &s, sizeof(s), x) : block(c, &s, x);
+        x = i < b->recompute ? nn_recompute(c, block, &s, sizeof(s), x) : block(c, &s, x);
     }
     if (part->out)
         nn_output(c, x, part->out);

@@ -13,8 +13,8 @@ typedef struct {
     const nn_kv_layer *kv; /* this layer's cache or NULL */
 } llm_step;
 
-/* x through `block` for every layer; block's ctx is an llm_step.  With b->recompute only
- * the blocks' inputs are kept for the backward. */
+/* x through `block` for every layer; block's ctx is an llm_step.  Of the first
+ * b->recompute blocks only the inputs are kept for the backward. */
 nn_tensor *llm_blocks(nn *c, const llm_model *m, const llm_batch *b, nn_block_fn *block,
                       nn_tensor *x);
 /* Attention over q (rows, n_head*d), k and v (rows, n_kv_head*d), already rotated. */

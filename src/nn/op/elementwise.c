@@ -295,7 +295,17 @@ static void silu_mul_back(nn *c, void *saved)
     pool_run(c->pool, op_count(s->y), SPAN, silu_grad, &q);
 }
 
+static nn_tensor *silu_mul_again(nn *c, const void *saved)
+{
+    const elem *s = saved;
+    return nn_silu_mul(c, s->a, s->b);
+}
+
 nn_tensor *nn_silu_mul(nn *c, nn_tensor *gate, nn_tensor *up)
 {
-    return close_op(c, (elem){gate, up, open_op(c, gate, up), 0}, silu_mul, silu_mul_back);
+    elem s = {gate, up, open_op(c, gate, up), 0};
+    close_op(c, s, silu_mul, silu_mul_back);
+    if (s.y->needs_grad)
+        nn_remakes(c, s.y, silu_mul_again, &s, sizeof(s));
+    return s.y;
 }

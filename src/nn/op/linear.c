@@ -6,7 +6,7 @@
  *     du = s dy B          dA += du^T x     dB += s dy^T u
  *
  * Only what a backward reads stays alive: a frozen layer keeps nothing, one with an
- * adapter keeps x and u.  W may be packed: its rows are unpacked inside gemm, or, where
+ * adapter keeps u, and x unless it can be made again.  W may be packed: its rows are unpacked inside gemm, or, where
  * no exact products are asked for, multiplied in integers by qmat. */
 #include "nn/op.h"
 
@@ -133,8 +133,8 @@ static size_t back_bytes(const nn *c, const layer *s)
 /* ---- backward
  * ---------------------------------------------------------------------------- */
 
-static void adapter_back(nn *c, const layer *s, const float *dy, float *dx, float *du,
-                         arena scratch)
+static void adapter_back(nn *c, const layer *s, const float *x, const float *dy, float *dx,
+                         float *du, arena scratch)
 {
     const nn_lowrank *l = s->w->lora;
     size_t rows = s->x->rows;
@@ -146,7 +146,7 @@ static void adapter_back(nn *c, const layer *s, const float *dy, float *dx, floa
     g = to_du(s, dy, du);
     op_product(c, &g, scratch);
     if (l->a_grad) {
-        g = outer(rows, du, l->rank, s->x->data, s->w->cols, l->a_grad, 1.0f);
+        g = outer(rows, du, l->rank, x, s->w->cols, l->a_grad, 1.0f);
         op_product(c, &g, scratch);
     }
     if (dx) {
@@ -159,13 +159,14 @@ static void back(nn *c, void *saved)
 {
     const layer *s = saved;
     const nn_lowrank *l = s->w->lora;
-    const float *dy = nn_grad_in(c, s->y);
-    if (!dy)
+    bool fresh, needs_x = s->w->grad || (l && l->a_grad);
+    if (!nn_grad_in(c, s->y))
         return;
-    bool fresh;
+    const nn_tensor *x = needs_x ? nn_again(c, s->x) : s->x;
+    const float *dy = nn_grad_in(c, s->y);
     float *dx = nn_grad(c, s->x, &fresh);
-    if (s->w->grad || (l && l->a_grad))
-        nn_touch(c, s->x);
+    if (needs_x)
+        nn_touch(c, x);
     if (l && l->b_grad)
         nn_touch(c, s->u);
     size_t n = back_bytes(c, s);
@@ -179,13 +180,13 @@ static void back(nn *c, void *saved)
         op_product(c, &g, scratch);
     }
     if (s->w->grad) {
-        g = outer(s->x->rows, dy, s->w->rows, s->x->data, s->w->cols, s->w->grad, 1.0f);
+        g = outer(s->x->rows, dy, s->w->rows, x->data, s->w->cols, s->w->grad, 1.0f);
         op_product(c, &g, scratch);
     }
     if (op_trains(s->b))
         op_col_sum(c, s->b->grad, dy, s->y->rows, s->y->cols);
     if (l)
-        adapter_back(c, s, dy, dx, du, scratch);
+        adapter_back(c, s, x->data, dy, dx, du, scratch);
 }
 
 /* ---- forward

@@ -95,6 +95,8 @@ static void back(nn *c, void *saved)
         pool_run(c->pool, s->w->cols, 64, back_w, &j);
 }
 
+static nn_make again;
+
 static nn_tensor *normalise(nn *c, nn_tensor *x, const nn_weight *w, float eps)
 {
     norm s = {.x = x, .y = nn_new(c, x->rows, x->cols), .w = w, .eps = eps};
@@ -111,9 +113,17 @@ static nn_tensor *normalise(nn *c, nn_tensor *x, const nn_weight *w, float eps)
     job j = {.s = &s, .k = c->k};
     if (nn_live(c))
         pool_run(c->pool, op_count(s.r), op_grain(w->cols), forward, &j);
-    if (s.y->needs_grad)
+    if (s.y->needs_grad) {
         nn_push(c, back, &s, sizeof(s));
+        nn_remakes(c, s.y, again, &s, sizeof(s));
+    }
     return s.y;
+}
+
+static nn_tensor *again(nn *c, const void *saved)
+{
+    const norm *s = saved;
+    return normalise(c, s->x, s->w, s->eps);
 }
 
 nn_tensor *nn_rmsnorm(nn *c, nn_tensor *x, const nn_weight *w, float eps)
