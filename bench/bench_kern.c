@@ -1,12 +1,15 @@
 /* bench_kern.c - speed of the kernels, per instruction set and thread count.
  *
- *     bench_kern [--threads N] [--isa NAME] [--precision f32|fast|bf16] [--quick] [SHAPE]
+ *     bench_kern [--threads N] [--isa NAME] [--precision f32|fast|bf16] [--quick] [--cpu]
+ *                [SHAPE]
  *
  * The matrix product prints GFLOP/s and the share of this machine's multiply-add peak,
  * which the program measures itself, with registers alone, in turns with the product and
  * on as many threads.  With OCTOMIL_PEER_BLAS=/path/to/libopenblas.so the same products run
  * through that library's cblas_sgemm in the same run.  Figures are the best of several
- * repeats: on a shared machine the best is the least disturbed. */
+ * repeats: on a shared machine the best is the least disturbed.  --cpu divides by processor
+ * time (of all threads, over their number) instead: what it gives where others hold the
+ * processors most of the time. */
 #define _GNU_SOURCE
 #include "kern/kern.h"
 #include "os/os.h"
@@ -15,6 +18,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <time.h>
 #if defined(__x86_64__)
 #include <immintrin.h>
 #elif defined(__aarch64__)
@@ -135,7 +139,14 @@ static void peak_item(void *ctx, size_t beg, size_t end, int worker)
     (void)flags;
 }
 
-static double seconds(void) { return (double)os_now_ns() * 1e-9; }
+static int cpu_threads; /* 0: by the wall clock */
+
+static double seconds(void)
+{
+    if (cpu_threads)
+        return (double)clock() / CLOCKS_PER_SEC / cpu_threads;
+    return (double)os_now_ns() * 1e-9;
+}
 
 /* One run of the peak loop on every thread, in GFLOP/s. */
 static double peak_once(unsigned flags, pool *p)
@@ -241,6 +252,7 @@ typedef struct {
     int threads; /* 0: 1 and all */
     double budget;
     gemm_precision precision;
+    bool cpu;
 } options;
 
 static void bench_shape(const kern *k, pool *p, const shape *s, const options *o)
@@ -276,6 +288,7 @@ static void bench_group(unsigned mask, int threads, const options *o)
     }
     if (peer.threads)
         peer.threads(threads);
+    cpu_threads = o->cpu ? threads : 0;
     printf("\n[%s] %d thread%s, GFLOP/s\n", names[0] ? names : "c", threads,
            threads == 1 ? "" : "s");
     printf("      m     n     k         ours%s%s\n",
@@ -319,6 +332,8 @@ int main(int argc, char **argv)
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--quick") == 0)
             o.budget = 0.05;
+        else if (strcmp(argv[i], "--cpu") == 0)
+            o.cpu = true;
         else if (strcmp(argv[i], "--isa") == 0 && i + 1 < argc)
             o.isa = argv[++i];
         else if (strcmp(argv[i], "--threads") == 0 && i + 1 < argc)

@@ -25,6 +25,8 @@ enum {
     SEG = 256,    /* columns of a packed B unpacked together: its longest block */
     SEG_K = 32,   /* rows of it per piece                                      */
     PIECE = 256,  /* k elements of a transposed packed B per piece              */
+    SWEEP = 8,    /* panels packed together                                     */
+    SWEEP_K = 32, /* rows of them at a time, where rows run across panels       */
     THIN = 16,    /* rows or columns of a thin product                         */
     SPLIT_K = 32, /* least k and m n for a core that splits                    */
     SPLIT_MN = 1024,
@@ -85,16 +87,21 @@ static void note(job *w, bool carried)
         atomic_store_explicit(&w->odd, true, memory_order_relaxed);
 }
 
-static void pack_a_panel(job *w, size_t panel)
+/* Rows of A in panels [first, last).  An operand whose rows run along the panels is read
+ * SWEEP_K of them at a time, across all these panels: memory likes long runs. */
+static void pack_a_panels(job *w, size_t first, size_t last)
 {
     const gemm_args *g = w->g;
-    size_t i = panel * w->core->mr, rows = size_min(w->core->mr, w->mb - i);
+    const gemm_core *c = w->core;
     size_t rs = g->a_t ? 1 : g->lda, cs = g->a_t ? g->lda : 1;
-    const float *src = g->a + (w->i0 + i) * rs + w->p0 * cs;
-    for (size_t p = 0; p < w->kb; p += w->core->kc) {
-        size_t k = size_min(w->core->kc, w->kb - p);
-        note(w, w->core->pack_a(a_panel(w, panel, p), src + p * cs, rs, cs, rows, k));
-    }
+    size_t piece = g->a_t ? SWEEP_K : c->kc;
+    const float *src = g->a + w->i0 * rs + w->p0 * cs;
+    for (size_t p = 0; p < w->kb; p += piece)
+        for (size_t panel = first; panel < last; panel++) {
+            size_t i = panel * c->mr, k = size_min(piece, w->kb - p);
+            note(w, c->pack_a(a_panel(w, panel, p), src + i * rs + p * cs, rs, cs,
+                              size_min(c->mr, w->mb - i), k));
+        }
 }
 
 /* Pack k steps [p, p+n) of a panel of B from f32 source; never crosses a piece. */
@@ -110,13 +117,16 @@ static void pack_b_steps(job *w, size_t panel, size_t p, size_t n, const float *
     }
 }
 
-static void pack_b_f32(job *w, size_t panel)
+static void pack_b_f32(job *w, size_t first, size_t last)
 {
     const gemm_args *g = w->g;
     size_t rs = g->b_t ? g->ldb : 1, cs = g->b_t ? 1 : g->ldb;
-    const float *src =
-        (const float *)g->b + (w->j0 + panel * w->core->nr) * rs + w->p0 * cs;
-    pack_b_steps(w, panel, 0, w->kb, src, rs, cs);
+    size_t piece = g->b_t ? w->kb : SWEEP_K;
+    const float *src = (const float *)g->b + w->j0 * rs + w->p0 * cs;
+    for (size_t p = 0; p < w->kb; p += piece)
+        for (size_t panel = first; panel < last; panel++)
+            pack_b_steps(w, panel, p, size_min(piece, w->kb - p),
+                         src + panel * w->core->nr * rs + p * cs, rs, cs);
 }
 
 static void unpack_row(const job *w, size_t row, size_t col, size_t n, float *out)
@@ -157,27 +167,31 @@ static void pack_items(void *ctx, size_t beg, size_t end, int worker)
 {
     job *w = ctx;
     float *temp = w->temp + (size_t)worker * w->temp_floats;
-    for (size_t i = beg; i < end; i++) {
-        if (i < w->a_items)
-            pack_a_panel(w, i);
-        else if (w->g->b_type == DTYPE_F32)
-            pack_b_f32(w, i - w->a_items);
-        else if (w->g->b_t)
-            pack_b_rows(w, i - w->a_items, temp);
-        else
-            pack_b_segment(w, i - w->a_items, temp);
+    size_t a_end = size_min(end, w->a_items), b = size_max(beg, w->a_items) - w->a_items;
+    if (beg < a_end)
+        pack_a_panels(w, beg, a_end);
+    if (end <= w->a_items)
+        return;
+    if (w->g->b_type == DTYPE_F32) {
+        pack_b_f32(w, b, end - w->a_items);
+        return;
     }
+    for (; b < end - w->a_items; b++)
+        if (w->g->b_t)
+            pack_b_rows(w, b, temp);
+        else
+            pack_b_segment(w, b, temp);
 }
 
 /* Pack the current block; false when the core cannot carry an element of it. */
 static bool pack_block(job *w, pool *p, bool with_a, bool with_b)
 {
-    bool segments = w->g->b_type != DTYPE_F32 && !w->g->b_t;
-    size_t b_items = div_up(w->nb, segments ? SEG : w->core->nr);
+    bool packed = w->g->b_type != DTYPE_F32, segments = packed && !w->g->b_t;
+    size_t b_items = with_b ? div_up(w->nb, segments ? SEG : w->core->nr) : 0;
     w->a_items = with_a ? div_up(w->mb, w->core->mr) : 0;
-    size_t bytes = size_max(w->core->mr, w->core->nr) * w->kb * 4;
-    pool_run(p, w->a_items + (with_b ? b_items : 0), size_max(1, 32768 / bytes), pack_items,
-             w);
+    size_t grain = div_up(w->a_items + b_items, 4 * w->threads);
+    grain = packed ? 1 : size_max(size_min(grain, SWEEP), 1);
+    pool_run(p, w->a_items + b_items, grain, pack_items, w);
     return !atomic_load_explicit(&w->odd, memory_order_relaxed);
 }
 
