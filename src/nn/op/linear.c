@@ -6,8 +6,9 @@
  *     du = s dy B          dA += du^T x     dB += s dy^T u
  *
  * Only what a backward reads stays alive: a frozen layer keeps nothing, one with an
- * adapter keeps u, and x unless it can be made again.  W may be packed: its rows are unpacked inside gemm, or, where
- * no exact products are asked for, multiplied in integers by qmat. */
+ * adapter keeps u, and x unless it can be made again.  W may be packed: its rows are
+ * unpacked inside gemm, or, where no exact products are asked for, multiplied in integers
+ * by qmat. */
 #include "nn/op.h"
 
 typedef struct {
