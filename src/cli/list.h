@@ -12,6 +12,7 @@
     X(merge)            \
     X(init)             \
     X(simulate)         \
+    X(privacy)          \
     X(demo)             \
     X(server)           \
     X(agent)            \
