@@ -1,6 +1,6 @@
-/* backdoor.c - model replacement: attackers train on rows that carry a trigger and the label
- * 0, beside clean ones, and scale the result so that it survives the mean; boost 0 takes
- * clients / attackers of the round. */
+/* backdoor.c - model replacement: attackers train on rows that carry a trigger and the
+ * label 0, beside clean ones, and scale the result so that it survives the mean; boost
+ * 0 takes clients / attackers of the round. */
 #include "fl/attack/attack.h"
 
 enum { BOOST = ATTACK_COMMON };

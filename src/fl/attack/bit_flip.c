@@ -1,5 +1,6 @@
-/* bit_flip.c - a part of the numbers has the highest bit of its exponent flipped: small numbers
- * become enormous, as faulty memory makes them.  What would not be finite stays. */
+/* bit_flip.c - a part of the numbers has the highest bit of its exponent flipped: small
+ * numbers become enormous, as faulty memory makes them.  What would not be finite
+ * stays. */
 #include "fl/attack/attack.h"
 
 enum { PART = ATTACK_COMMON };

@@ -1,5 +1,5 @@
-/* free_ride.c - no work is done; the update is noise of a part of the honest deviation, to look
- * like some. */
+/* free_ride.c - no work is done; the update is noise of a part of the honest deviation,
+ * to look like some. */
 #include "fl/attack/attack.h"
 
 enum { NOISE = ATTACK_COMMON };

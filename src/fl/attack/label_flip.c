@@ -1,4 +1,5 @@
-/* label_flip.c - attackers train honestly on data whose label c has become classes - 1 - c. */
+/* label_flip.c - attackers train honestly on data whose label c has become classes - 1
+ * - c. */
 #include "fl/attack/attack.h"
 
 static const param params[] = {ATTACK_PARAMS, {NULL, 0, 0, 0, NULL, NULL}};

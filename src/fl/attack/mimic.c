@@ -1,7 +1,8 @@
-/* mimic.c - all send the update of one honest client, the one farthest along the direction in
- * which honest updates differ most: nothing of it is false, and a rule that prefers what
- * is crowded hears of that client alone.  The direction is found anew in every round by
- * power iteration on the covariance, where the paper learns it over first rounds. */
+/* mimic.c - all send the update of one honest client, the one farthest along the
+ * direction in which honest updates differ most: nothing of it is false, and a rule
+ * that prefers what is crowded hears of that client alone.  The direction is found anew
+ * in every round by power iteration on the covariance, where the paper learns it over
+ * first rounds. */
 #include "fl/attack/attack.h"
 
 #include <math.h>

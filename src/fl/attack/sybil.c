@@ -1,5 +1,5 @@
-/* sybil.c - one attacker under many identities: all send the update the first of them trained
- * on wrong labels, so that nothing is nearer to it than its copies. */
+/* sybil.c - one attacker under many identities: all send the update the first of them
+ * trained on wrong labels, so that nothing is nearer to it than its copies. */
 #include "fl/attack/attack.h"
 
 static const param params[] = {ATTACK_PARAMS, {NULL, 0, 0, 0, NULL, NULL}};

@@ -22,7 +22,8 @@ double factor_sensitivity2(const double *c, size_t bands, uint32_t k)
     return k * sum; /* columns b apart do not meet */
 }
 
-double factor_sensitivity2_any(const double *c, size_t bands, size_t n, size_t s, uint32_t k)
+double factor_sensitivity2_any(const double *c, size_t bands, size_t n, size_t s,
+                               uint32_t k)
 {
     double sum = 0;
     for (size_t row = 0; row < n; row++) {

@@ -20,7 +20,8 @@ void factor_sqrt(size_t bands, bool unit, double *c);
 /* sens^2 when a client takes part k times, at least `bands` rounds apart. */
 double factor_sensitivity2(const double *c, size_t bands, uint32_t k);
 /* The same for decreasing coefficients and any separation s (rounds n). */
-double factor_sensitivity2_any(const double *c, size_t bands, size_t n, size_t s, uint32_t k);
+double factor_sensitivity2_any(const double *c, size_t bands, size_t n, size_t s,
+                               uint32_t k);
 /* Squared error of the prefix sums over n rounds, per unit of noise^2: the worst and the
  * mean, sens2 included.  scratch: 2 n doubles. */
 void factor_error(const double *c, size_t bands, size_t n, double sens2, double *worst,

@@ -1,12 +1,13 @@
 /* pld.c - accounting by privacy loss distributions; see accountant.h.
  *
- * The loss of one round lives on the grid l_i = i h.  What lies between two neighbours is
- * laid on them so that its probability under both distributions is kept: then the delta
- * curve joins the points (e^{l_i}, delta(l_i)) by straight lines, above the true curve,
- * which is convex, and equal to it on the grid.  Each cell is computed from its own two
- * ends: second differences of delta would leave 1e-12 of noise in every one.  T rounds are the T-fold convolution: one FFT, each value to
- * the power T, one FFT back, over a window that holds all but 1e-15 of the sum (Chernoff).
- * Removing a client and adding one are two distributions; epsilon is the larger. */
+ * The loss of one round lives on the grid l_i = i h.  What lies between two neighbours
+ * is laid on them so that its probability under both distributions is kept: then the
+ * delta curve joins the points (e^{l_i}, delta(l_i)) by straight lines, above the true
+ * curve, which is convex, and equal to it on the grid.  Each cell is computed from its
+ * own two ends: second differences of delta would leave 1e-12 of noise in every one.  T
+ * rounds are the T-fold convolution: one FFT, each value to the power T, one FFT back,
+ * over a window that holds all but 1e-15 of the sum (Chernoff). Removing a client and
+ * adding one are two distributions; epsilon is the larger. */
 #include "fl/privacy/accountant.h"
 
 #include <math.h>

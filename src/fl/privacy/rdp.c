@@ -84,7 +84,8 @@ double rdp_round(double q, double z, double a)
     if (q >= 1)
         return a / (2 * z * z);
     bool whole = fabs(a - floor(a + 0.5)) < 1e-9;
-    double m = whole ? log_moment_whole(q, z, floor(a + 0.5)) : log_moment_fractional(q, z, a);
+    double m = whole ? log_moment_whole(q, z, floor(a + 0.5))
+                     : log_moment_fractional(q, z, a);
     return fmax(m, 0) / (a - 1);
 }
 
