@@ -20,7 +20,7 @@ typedef struct {
     size_t client_stride;
     void *memory;
     kern k;
-    uint64_t up_bytes;
+    uint64_t up_bytes, down_bytes; /* all rounds; the last one */
     double loss;
 } loop;
 
@@ -136,18 +136,22 @@ static LOOP_UNUSED arena scratch(const loop *l)
 
 static const float *model(const loop *l) { return l->r.algo->model(&l->e, l->server); }
 
-/* One round with every client; they compute in the order `perm`. */
-static LOOP_UNUSED void round_of(test *t, loop *l, const uint32_t *perm)
+/* One round with the clients that are present (NULL: all), computing in the order `perm`. */
+static LOOP_UNUSED void round_among(test *t, loop *l, const uint32_t *perm,
+                                    const bool *present)
 {
     const fl_algo *a = l->r.algo;
     buf down = buf_growing(1 << 20), up[N];
     uint64_t samples[N];
     om_err err = {0};
-    l->loss = 0;
+    l->loss = 0, l->down_bytes = 0;
     CHECK_OK(t, a->server_begin(&l->e, l->server, &down, &err), err);
     CHECK(t, down.len <= a->down_bound(&l->e));
+    l->down_bytes = down.len;
     for (uint32_t k = 0; k < N; k++) {
         uint32_t i = perm ? perm[k] : k;
+        if (present && !present[i])
+            continue;
         fl_oracle f;
         double loss = 0;
         quadratic_oracle(l->q, i, &f);
@@ -162,6 +166,8 @@ static LOOP_UNUSED void round_of(test *t, loop *l, const uint32_t *perm)
         l->loss += loss / N;
     }
     for (uint32_t i = 0; i < N; i++) {
+        if (present && !present[i])
+            continue;
         CHECK_OK(t,
                  a->server_recv(&l->e, l->server, i, samples[i], up[i].data, up[i].len,
                                 scratch(l), &err),
@@ -170,9 +176,15 @@ static LOOP_UNUSED void round_of(test *t, loop *l, const uint32_t *perm)
     }
     CHECK_OK(t, a->server_close(&l->e, l->server, scratch(l), &err), err);
     for (uint32_t i = 0; a->client_end && i < N; i++)
-        a->client_end(&l->e, i, l->clients + i * l->client_stride, model(l));
+        if (!present || present[i])
+            a->client_end(&l->e, i, l->clients + i * l->client_stride, model(l));
     l->e.round++;
     buf_free(&down);
+}
+
+static LOOP_UNUSED void round_of(test *t, loop *l, const uint32_t *perm)
+{
+    round_among(t, l, perm, NULL);
 }
 
 static LOOP_UNUSED void rounds(test *t, loop *l, uint32_t n)

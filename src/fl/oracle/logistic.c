@@ -21,8 +21,9 @@ static double margin(const logistic_task *t, size_t r, const float *x)
 static void add_row(const logistic_task *t, size_t r, double scale, float *g)
 {
     const data_sparse *d = t->rows;
+    float by = (float)scale;
     for (size_t e = d->row[r]; e < d->row[r + 1]; e++)
-        g[d->col[e]] += (float)(scale * (double)d->value[e]);
+        g[d->col[e]] += by * d->value[e];
     if (t->intercept)
         g[d->n_cols] += (float)scale;
 }
@@ -40,13 +41,15 @@ static double square(const float *x, size_t d)
     return s;
 }
 
-/* One row's part of the mean; returns its loss. */
-static double one(const logistic *self, size_t r, double weight, const float *x, float *g)
+/* One row's part of the mean, *loss too unless NULL, from one exponential. */
+static void one(const logistic *self, size_t r, double weight, const float *x, float *g,
+                double *loss)
 {
     const logistic_task *t = self->task;
-    double b = (double)t->label[r], m = b * margin(t, r, x);
-    add_row(t, r, -b * miss(m) * weight, g);
-    return soft(m) * weight;
+    double b = (double)t->label[r], m = b * margin(t, r, x), e = exp(-fabs(m));
+    add_row(t, r, -b * (m > 0 ? e : 1) / (1 + e) * weight, g);
+    if (loss)
+        *loss += (log1p(e) + (m > 0 ? 0 : -m)) * weight;
 }
 
 static double start(const logistic *self, const float *x, float *g)
@@ -65,7 +68,7 @@ static om_status grad(void *ctx, const float *x, float *g, double *loss, om_err 
     double sum = start(self, x, g);
     (void)err;
     for (size_t j = 0; j < self->n; j++)
-        sum += one(self, self->index[j], 1.0 / (double)self->n, x, g);
+        one(self, self->index[j], 1.0 / (double)self->n, x, g, loss ? &sum : NULL);
     if (loss)
         *loss = sum;
     return OM_OK;
@@ -80,8 +83,8 @@ static om_status sgrad(void *ctx, const float *x, uint32_t batch, rng r, float *
     double sum = start(self, x, g);
     (void)err;
     for (size_t j = 0; j < n; j++)
-        sum += one(self, self->index[fl_pick(r.key, self->n, from + j)], 1.0 / (double)n, x,
-                   g);
+        one(self, self->index[fl_pick(r.key, self->n, from + j)], 1.0 / (double)n, x, g,
+            loss ? &sum : NULL);
     if (loss)
         *loss = sum;
     return OM_OK;
