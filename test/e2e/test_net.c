@@ -72,11 +72,20 @@ typedef struct {
     const char *algorithm, *codec, *codec_set, *cohort;
     int rounds;
     uint32_t cohort_n, dim;
+    const char *set; /* a key of the algorithm; NULL: local_steps=3 */
 } setup;
 
-static const setup plain = {"fedavg", "identity", NULL, "8", 6, 8, DIM};
-static const setup compressed = {"fedadam", "topk", "codec.k=50", "5", 6, 5, DIM};
-static const setup in_files = {"fedavg", "identity", NULL, "8", 6, 8, LARGE}; /* 80 kB each */
+static const setup plain = {"fedavg", "identity", NULL, "8", 6, 8, DIM, NULL};
+static const setup compressed = {"fedadam", "topk", "codec.k=50", "5", 6, 5, DIM, NULL};
+static const setup more[] = {
+    {"ef21-bc", "topk", "codec.k=50", "8", 6, 8, DIM, "algorithm.down_ratio=0.2"},
+    {"marina", "permk", NULL, "8", 6, 8, DIM, "algorithm.p=0.3"},
+    {"scaffold", "identity", NULL, "5", 6, 5, DIM, "algorithm.local_steps=2"},
+    {"diana", "randk", "codec.k=50", "5", 6, 5, DIM, "algorithm.alpha=0.1"},
+    {"locodl", "natural", NULL, "8", 6, 8, DIM, "algorithm.p=0.4"},
+    {"saga", "identity", NULL, "5", 6, 5, DIM, "algorithm.blocks=4"},
+};
+static const setup in_files = {"fedavg", "identity", NULL, "8", 6, 8, LARGE, NULL}; /* 80 kB each */
 
 typedef struct {
     char dir[200], log[256], url[64], listen[64], out[256];
@@ -98,14 +107,19 @@ static void federation_open(federation *f, const setup *s, const char *name, int
     snprintf(f->listen, sizeof(f->listen), "127.0.0.1:0");
 }
 
+static const char *of_algorithm(const setup *s)
+{
+    return s->set ? s->set : "algorithm.local_steps=3";
+}
+
 /* Waits until it listens; remembers the port for the next start. */
 static bool start_server(federation *f)
 {
-    char dir[256], rounds[16], algorithm[64], up[64], task[32];
+    char dir[256], rounds[16], algorithm[64], up[64], task[32], min[32];
     const char *argv[MAX_ARGS] = {OM_BINARY_DIR "/octomil", "server", "--dir", dir, "--listen",
                                   f->listen, "--kind", "quadratic", "--task", task,
                                   "--clients", "8", "--cohort", f->s->cohort, "--rounds", rounds,
-                                  "--set", algorithm, "--set", "algorithm.local_steps=3",
+                                  "--set", algorithm, "--set", of_algorithm(f->s),
                                   "--set", "algorithm.lr=0.05", "--set", up, "--seed", "11",
                                   "--retry", "10", "--linger", "400", "--deadline", "60",
                                   "--token", "sesame", "--threads", "1", "--out", f->out};
@@ -115,6 +129,11 @@ static bool start_server(federation *f)
     if (f->s->codec_set) {
         argv[n++] = "--set";
         argv[n++] = f->s->codec_set;
+    }
+    if (f->s->set) { /* some bear no absence */
+        snprintf(min, sizeof(min), "cohort.min=%s", f->s->cohort);
+        argv[n++] = "--set";
+        argv[n++] = min;
     }
     char names[CLIENTS][16];
     for (int i = 0; i < CLIENTS; i++) {
@@ -223,8 +242,10 @@ static void simulated_hex(test *t, const setup *s, int rounds, char hex[65], uin
     sim_config c = {.dim = s->dim, .n_clients = CLIENTS, .cohort = s->cohort_n, .seed = 11, .k = &k,
                     .make_oracle = sim_oracle, .ctx = q};
     const char *codec_params = s->codec_set ? strchr(s->codec_set, '.') + 1 : "";
-    CHECK_OK(t, fl_recipe_of(str_of(s->algorithm), STR("local_steps=3,lr=0.05"),
-                             str_of(s->codec), str_of(codec_params), &c.recipe, &err), err);
+    char params[100];
+    snprintf(params, sizeof(params), "%s,lr=0.05", strchr(of_algorithm(s), '.') + 1);
+    CHECK_OK(t, fl_recipe_of(str_of(s->algorithm), str_of(params), str_of(s->codec),
+                             str_of(codec_params), &c.recipe, &err), err);
     CHECK_OK(t, sim_open(&c, x0, &m, &err), err);
     sim_row row = {0};
     for (int i = 0; i < rounds; i++)
@@ -258,6 +279,12 @@ static void run_and_compare(test *t, const setup *s, const char *name)
 
 static void as_simulated(test *t) { run_and_compare(t, &plain, "plain"); }
 static void compressed_too(test *t) { run_and_compare(t, &compressed, "compressed"); }
+
+static void state_and_coins(test *t)
+{
+    for (size_t i = 0; i < countof(more); i++)
+        run_and_compare(t, &more[i], more[i].algorithm);
+}
 
 /* ---- kill -9 ------------------------------------------------------------------------------- */
 
@@ -320,14 +347,14 @@ static int killed_run(test *t, const setup *s, int rounds, bool agents_too, int 
     return kills;
 }
 
-static const setup *const kinds[] = {&in_files, &plain, &compressed};
+static const setup *const kinds[] = {&in_files, &plain, &compressed, &more[0]};
 
 static void server_killed(test *t)
 {
     rng luck = luck_of(t, 1);
     int kills = 0;
     for (int trial = 0; kills < kills_wanted() && t->failures == 0; trial++)
-        kills += killed_run(t, kinds[trial % 3], 15, false, trial, &luck);
+        kills += killed_run(t, kinds[trial % (int)countof(kinds)], 15, false, trial, &luck);
     CHECK(t, kills >= kills_wanted());
 }
 
@@ -336,7 +363,7 @@ static void everybody_killed(test *t)
     rng luck = luck_of(t, 2);
     int kills = 0;
     for (int trial = 1002; kills < kills_wanted() && t->failures == 0; trial++)
-        kills += killed_run(t, kinds[trial % 3], 15, true, trial, &luck);
+        kills += killed_run(t, kinds[trial % (int)countof(kinds)], 15, true, trial, &luck);
     CHECK(t, kills >= kills_wanted());
 }
 
@@ -688,6 +715,7 @@ int main(int argc, char **argv)
     static const test_case cases[] = {
         {"as_simulated", "8 processes give the simulator's bits", as_simulated},
         {"compressed_too", "with partial cohorts, Adam and error feedback", compressed_too},
+        {"state_and_coins", "client state, shared coins, compressed ways down", state_and_coins},
         {"hostile_updates", "each lie is refused with its reason", hostile_updates},
         {"bytes_counted", "the wire carries what the simulator counts and a small envelope",
          bytes_counted},
