@@ -1,8 +1,10 @@
 /* attn.c - blocks of keys and values written, packed and read; the plain products.
  *
  * The head of attn.h says how a block lies.  A packed token is written in two steps: its
- * root mean square gives a first scale and with it the codes; the scale stored is then
- * the one of least squared error for those codes, <x, level> / <level, level>.
+ * root mean square gives a first scale and with it the codes.  The scale stored is then, for
+ * values, the one of least squared error for those codes, <x, level> / <level, level>.  It
+ * makes a token a little shorter than it was; in keys that would flatten every softmax,
+ * so theirs keeps the length: |x| / |level|.
  *
  * Rotation (as in QuaRot, Ashkboos et al. 2024): a Hadamard matrix H spreads what is
  * large in a few coordinates over all of them, so one scale fits a whole token.
@@ -151,7 +153,7 @@ static void choose8(const float *x, size_t d, packed_token *out)
     }
 }
 
-static void choose(kv_type t, const float *x, size_t d, packed_token *out)
+static void choose(kv_type t, bool keys, const float *x, size_t d, packed_token *out)
 {
     const int8_t *level = t == KV_Q4 ? kv_level4 : kv_level3;
     float square = 0, dot = 0, norm = 0;
@@ -165,7 +167,7 @@ static void choose(kv_type t, const float *x, size_t d, packed_token *out)
         dot += x[i] * l;
         norm += l * l;
     }
-    out->scale = dot / norm;
+    out->scale = keys ? sqrtf(square / norm) : dot / norm;
 }
 
 void kv_pack(kv_type type, bool values, void *block, size_t d, const float *x)
@@ -179,7 +181,7 @@ void kv_pack(kv_type type, bool values, void *block, size_t d, const float *x)
         if (type == KV_Q8)
             choose8(x + t * d, d, &p);
         else
-            choose(type, x + t * d, d, &p);
+            choose(type, !values, x + t * d, d, &p);
         uint16_t half = f32_to_f16(p.scale);
         memcpy(w + codes + 2 * t, &half, sizeof(half));
         for (size_t i = 0; i < d; i++) {
