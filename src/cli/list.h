@@ -5,6 +5,7 @@
     X(embed)            \
     X(eval)             \
     X(inspect)          \
+    X(plan)             \
     X(convert)          \
     X(quantize)         \
     X(create)           \

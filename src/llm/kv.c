@@ -6,7 +6,7 @@
  * page is added, so it is never exceeded but by the page being packed. */
 #include "llm/kv.h"
 
-enum { DEFAULT_BATCH = 256, MAX_BATCH = 1 << 16, DEFAULT_RECENT = 128 };
+enum { MAX_BATCH = 1 << 16, DEFAULT_RECENT = 128 };
 
 /* ---- the budget ------------------------------------------------------------------------ */
 
@@ -190,7 +190,7 @@ static om_status fill(llm_kv *kv, const llm_session_args *a, om_err *err)
     kv->pack_late = a->pack_late;
     if (a->spill && !(kv->spill = mem_strdup(str_of(a->spill))))
         return fail(err, OM_ENOMEM, "session: no memory");
-    kv->batch = (uint32_t)size_min(a->batch ? a->batch : DEFAULT_BATCH, MAX_BATCH);
+    kv->batch = (uint32_t)size_min(a->batch ? a->batch : LLM_BATCH, MAX_BATCH);
     TRY(kv_form_plain(h, a->kv_type == DTYPE_F16 ? KV_F16 : KV_F32, &kv->plain, err));
     if (a->bits > 0)
         TRY(kv_form_packed(h, a->bits, &kv->packed, err));

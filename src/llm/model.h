@@ -148,6 +148,12 @@ size_t llm_sample_bytes(uint32_t vocab); /* scratch it needs */
 typedef struct llm_kv llm_kv;
 typedef struct llm_session llm_session; /* one mutable timeline: tokens and their cache */
 
+enum { LLM_CONTEXT = 4096, LLM_BATCH = 256 };
+static inline uint32_t llm_context_of(const llm_model *m, uint32_t asked)
+{
+    return asked ? asked : (uint32_t)size_min(m->h.context, LLM_CONTEXT);
+}
+
 typedef struct {
     uint32_t context;       /* 0: the model's, capped at 4096 */
     dtype kv_type;          /* DTYPE_F32 (0) or DTYPE_F16 */
@@ -188,6 +194,23 @@ om_status llm_session_open(llm_model *m, const llm_session_args *a, llm_session 
 om_status llm_session_fork(const llm_session *s, llm_session **out, om_err *err);
 void llm_session_close(llm_session *s);
 llm_kv *llm_session_kv(const llm_session *s); /* to open others on; the session's */
+
+/* What a session of these args will take, before anything is taken, beside what there is.
+ * available: bytes, 0: what the system says is free for us. */
+typedef struct {
+    uint32_t context, batch, recent;
+    double bits;                  /* per number of the cache, once it is old */
+    size_t page_bytes, packed_bytes;
+    uint64_t weights, activations, tables, cache, reserve;
+    uint64_t memory, available;
+    uint64_t budget;              /* for the cache: available less all the others */
+    bool fits;                    /* cache <= budget */
+} llm_plan;
+om_status llm_plan_of(llm_model *m, const llm_session_args *a, uint64_t available,
+                      llm_plan *out, om_err *err);
+/* Bytes of pages of a full context; the longest context whose pages the budget holds. */
+uint64_t llm_plan_cache(const llm_plan *p, uint32_t context, bool packed);
+uint32_t llm_plan_longest(const llm_plan *p, bool packed);
 
 /* Append tokens; logits (vocab) of the last one, valid until the next call on any
  * session of the same llm_kv. */

@@ -6,8 +6,6 @@
  * read. */
 #include "llm/kv.h"
 
-enum { DEFAULT_CONTEXT = 4096 };
-
 /* ---- open and close ------------------------------------------------------------------ */
 
 static void take_out(llm_session *s)
@@ -33,7 +31,7 @@ static void link_first(llm_session *s)
 
 static om_status fill(llm_session *s, llm_model *m, const llm_session_args *a, om_err *err)
 {
-    s->context = a->context ? a->context : (uint32_t)size_min(m->h.context, DEFAULT_CONTEXT);
+    s->context = llm_context_of(m, a->context);
     s->pages = kv_pages_of(s->context);
     s->cancel = a->cancel;
     if (a->kv && a->kv->m != m)

@@ -191,6 +191,10 @@ typedef struct {
     const nn_kv_part *layer; /* (n_layer) */
 } nn_kv_page;
 
+/* With at most so many rows in a batch attention over a cache is split over the context,
+ * which takes scratch in proportion to it. */
+enum { NN_SPLIT_ROWS = 8 };
+
 /* One layer of a cache, of all sequences of a batch. */
 typedef struct {
     uint32_t layer;

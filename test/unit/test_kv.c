@@ -3,7 +3,8 @@
  * product: a row must have the same bits whatever it is computed with. */
 #include "test.h"
 
-#include "llm/model.h"
+#include "llm/kv.h"
+#include "nn/plan.h"
 
 enum { TOKENS = 200, CONTEXT = 256, SESSIONS = 3 };
 
@@ -332,6 +333,42 @@ static void packed_late(test *t)
     close_fixture(&f);
 }
 
+/* What was planned is what is taken: pages exactly, activations to 2 %. */
+static void planned(test *t)
+{
+    static const float bits[] = {0, 4.5f};
+    fixture f;
+    om_err err = {0};
+    open_fixture(t, &f);
+    for (size_t i = 0; i < countof(bits); i++) {
+        llm_session_args a = args_of(&f);
+        llm_plan p = {0}, small = {0};
+        a.bits = bits[i];
+        a.context = 192;
+        CHECK_OK(t, llm_plan_of(f.m, &a, 0, &p, &err), err);
+        llm_session *s = session(t, &f, a);
+        llm_kv *kv = llm_session_kv(s);
+        eval(t, s, f.ids, 192);
+        CHECK_OK(t, llm_rewind(s, 8, &err), err);
+        for (uint32_t j = 184; j < 192; j++)
+            eval(t, s, f.ids + j, 1);
+        size_t less = bits[i] > 0 ? p.page_bytes - p.packed_bytes : 0; /* before it is packed */
+        CHECK_INT(t, llm_kv_bytes(kv) + less, p.cache);
+        double taken = (double)kv->c->plan->block_bytes;
+        CHECK(t, taken <= 1.02 * (double)p.activations && taken >= 0.98 * (double)p.activations);
+        CHECK(t, p.fits && p.available > p.weights && p.budget < p.available);
+        CHECK_OK(t, llm_plan_of(f.m, &a, p.weights + p.activations + p.tables + p.cache, &small,
+                                &err), err);
+        CHECK(t, !small.fits && small.reserve > 0);
+        CHECK_OK(t, llm_plan_of(f.m, &a, p.weights + p.activations + p.tables + p.cache +
+                                small.reserve, &small, &err), err);
+        CHECK(t, small.fits);
+        CHECK_INT(t, llm_plan_longest(&small, a.bits > 0), 192);
+        llm_session_close(s);
+    }
+    close_fixture(&f);
+}
+
 int main(int argc, char **argv)
 {
     static const test_case list[] = {
@@ -342,6 +379,7 @@ int main(int argc, char **argv)
         {"budget", "a full cache is refused, nothing lost", budget},
         {"spilled", "pages in files: the same bits", spilled},
         {"packed", "old pages in fewer bits", packed},
+        {"planned", "the memory plan beside what is taken", planned},
         {"packed_late", "only when the budget is used up", packed_late},
         {0},
     };

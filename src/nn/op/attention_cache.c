@@ -22,7 +22,6 @@
 enum {
     CHUNK_PAGES = 4,
     CHUNK = CHUNK_PAGES * KV_TOKENS,
-    SPLIT_ROWS = 8, /* with at most so many rows the context is split     */
     TILE_Q = 32,    /* queries of a tile: rows times query heads per kv head */
 };
 
@@ -357,7 +356,7 @@ static layout measure(const nn *c, const attn *s, job *j)
     l.query = size_align(rows * sizeof(piece), 64);
     l.partial = l.query + size_align(rows * a->n_head * j->dk * sizeof(float), 64);
     l.work = l.partial;
-    if (rows <= SPLIT_ROWS)
+    if (rows <= NN_SPLIT_ROWS)
         l.work += size_align(rows * a->n_head * j->chunks * (j->dv + 16) * sizeof(float), 64);
     l.total =
         l.work + j->worker_floats * sizeof(float) * (size_t)pool_threads(c->pool);
@@ -393,7 +392,7 @@ void attn_cache(nn *c, const attn *s, void *scratch)
     j.work = (float *)(void *)(p + l.work);
     j.n_piece = cut(&j, pieces);
     j.piece = pieces;
-    if (s->q->rows <= SPLIT_ROWS) { /* not worth a hand-over */
+    if (s->q->rows <= NN_SPLIT_ROWS) { /* not worth a hand-over */
         append(&j, 0, heads, 0);
         uint64_t longest = 0;
         for (size_t i = 0; i < j.n_piece; i++) {
