@@ -1,5 +1,5 @@
 # The front door.  `make help` lists the targets; CMake presets do the work.
-.PHONY: all demo test check bench fuzz soak format lint install agent docs help clean setup
+.PHONY: all demo test check bench bench-peers fuzz soak format lint install agent docs help clean setup
 B ?= build/release
 PREFIX ?= /usr/local
 
@@ -20,6 +20,9 @@ check: ## test under sanitizers, clang, aarch64, and lint
 
 bench: all ## measure, beside a peer where one is named in the environment
 	@tools/bench.sh
+
+bench-peers: all ## our speed in turns with the llama-bench programs named in the environment
+	@cmake --build build/release --target bench_model && bench/peers.sh $(MODELS)
 
 fuzz: ## ten minutes of every fuzz target (FUZZ_SECONDS=600)
 	@tools/setup.sh check && tools/fuzz.sh $(or $(FUZZ_SECONDS),600)
@@ -47,4 +50,4 @@ clean: ## remove every build
 	@rm -rf build
 
 help: ## this list
-	@awk -F':.*## ' '/^[a-z]+:.*## /{printf "  make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-11s %s\n", $$1, $$2}' Makefile

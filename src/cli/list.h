@@ -8,6 +8,7 @@
     X(plan)             \
     X(convert)          \
     X(quantize)         \
+    X(bench)            \
     X(create)           \
     X(train)            \
     X(merge)            \
