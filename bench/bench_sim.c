@@ -5,7 +5,7 @@
  * The published set-up of federated averaging: 100 clients with 600 samples each, an MLP
  * 784-200-10, 10 clients a round, one local epoch, batch 10.  The samples are random
  * bytes: the arithmetic is that of the digits.  Also one pass of each codec over a
- * million numbers.  Figures are the median and the best round of the run. */
+ * million numbers.  The peer is bench/torch_fedavg.py.  Figures are the median and the best round of the run. */
 #include "fl/oracle/net.h"
 #include "os/os.h"
 
@@ -150,8 +150,11 @@ static void codec_pass(const codec *c)
     om_err err = {0};
     rng r = rng_for(1, 2, 3, 4);
     param_defaults(c->params, p);
+    if (c->flags & CODEC_JOINT) /* deals coordinates to this many clients */
+        p[0] = COHORT;
     for (size_t i = 0; i < D; i++)
         x[i] = (float)rng_normal(&r);
+    r.ctr = 3; /* of which this is one */
     size_t n = c->scratch_bytes(p, D);
     void *scratch = mem_alloc(n);
     buf out = buf_growing(c->bound(p, D) + 1);

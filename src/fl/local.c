@@ -69,7 +69,7 @@ static size_t optimizer_bytes(const fl_env *e)
 
 size_t local_scratch_bytes(const fl_env *e)
 {
-    return 3 * arena_bytes(float, e->dim) + optimizer_bytes(e) +
+    return 3 * (e->dim * sizeof(float) + 64) + optimizer_bytes(e) +
            e->up->scratch_bytes(e->up_p, e->dim);
 }
 
@@ -171,8 +171,9 @@ om_status local_step(const fl_env *e, uint32_t id, void *client, const fl_oracle
                      double mu, const uint8_t *down, size_t down_n, buf *up, double *loss,
                      arena scratch, om_err *err)
 {
-    float *x = arena_new(&scratch, float, e->dim), *y = arena_new(&scratch, float, e->dim);
-    float *g = arena_new(&scratch, float, e->dim);
+    float *x = arena_alloc(&scratch, sizeof(float), 64, e->dim); /* wide registers like it */
+    float *y = arena_alloc(&scratch, sizeof(float), 64, e->dim);
+    float *g = arena_alloc(&scratch, sizeof(float), 64, e->dim);
     double mean_loss = 0;
     uint64_t steps;
     if (f->dim != e->dim || f->n_samples == 0)

@@ -1,5 +1,6 @@
 /* net.c - see net.h. */
 #include "fl/oracle/net.h"
+#include "kern/thin.h"
 
 #include <math.h>
 
@@ -17,6 +18,9 @@ struct net {
     uint32_t n_layers;
     float *x; /* (CHUNK, features) */
     int32_t y[CHUNK];
+    float *act;   /* thin steps: outputs of the layers, (THIN_ROWS, out) one after other */
+    float *slope; /* and two layers' gradients, (2, THIN_ROWS, widest)                   */
+    size_t widest;
     uint32_t rows;
     double step; /* 1: gradients; -lr: straight into the weights */
     float scale;
@@ -223,6 +227,61 @@ static om_status sgrad(void *ctx, const float *x, uint32_t batch, rng r, float *
     return mean_grad(n, &r.key, from, size_min(batch, n->n - from), x, g, loss, err);
 }
 
+/* ---- a step on a few rows: thin.h's kernels instead of the tape ---- */
+
+/* Softmax cross-entropy of m rows of logits z (m,c): the loss's sum; z becomes
+ * scale (softmax - onehot). */
+static double softmax_slope(const kern *k, float *z, const int32_t *y, size_t m, size_t c,
+                            float scale)
+{
+    double loss = 0;
+    for (size_t r = 0; r < m; r++, z += c) {
+        float most = k->max(z, c), own = z[y[r]];
+        double sum = k->expsum(z, z, most, c);
+        loss += log(sum) + (double)most - (double)own;
+        k->scale(z, (float)((double)scale / sum), c);
+        z[y[r]] -= scale;
+    }
+    return loss;
+}
+
+/* The gathered rows, in and out of place: activations stay for the way back, on which a
+ * layer's dx is taken before its W moves. */
+static double thin_step(net *n, float *params, double lr)
+{
+    const thin_kernels *t = thin_kernels_for(n->task->k->flags);
+    const net_shape *s = n->task->shape;
+    const float *in[NET_LAYERS + 1] = {n->x};
+    float *w[NET_LAYERS + 1], *d = n->slope, *before = n->slope + THIN_ROWS * n->widest;
+    uint32_t out[NET_LAYERS + 1], cols[NET_LAYERS + 1], last = n->n_layers - 1;
+    size_t m = n->rows;
+    float *a = n->act;
+    for (uint32_t l = 0; l <= last && layer(s, l, &out[l], &cols[l]); l++) {
+        size_t count = (size_t)out[l] * cols[l];
+        w[l] = params;
+        params += count + out[l];
+        t->forward(l < last ? a : d, in[l], w[l], w[l] + count, m, out[l], cols[l]);
+        for (size_t i = 0; l < last && i < m * out[l]; i++)
+            a[i] = a[i] > 0 ? a[i] : 0;
+        in[l + 1] = a;
+        a += m * out[l];
+    }
+    double loss =
+        softmax_slope(n->task->k, d, n->y, m, out[last], (float)(-lr / (double)m));
+    for (uint32_t l = n->n_layers; l-- > 0;) {
+        if (l) {
+            t->back(before, d, w[l], m, out[l], cols[l]);
+            for (size_t i = 0; i < m * cols[l]; i++)
+                before[i] = in[l][i] > 0 ? before[i] : 0;
+        }
+        t->update(w[l], w[l] + (size_t)out[l] * cols[l], d, in[l], m, out[l], cols[l]);
+        float *swap = d;
+        d = before;
+        before = swap;
+    }
+    return loss;
+}
+
 /* The weights stand in for their own gradient, and the loss for -lr times the loss: what
  * the backward adds is then the step.  Sound because a linear layer's backward reads W
  * (for dx) before it adds to it; not for more rows than one chunk. */
@@ -237,6 +296,13 @@ static om_status sgd(void *ctx, float *y, uint32_t batch, rng r, double lr, doub
         return fail(err, OM_EARG, "net: minibatch %llu of %u is past the %zu samples",
                     (unsigned long long)r.ctr, (unsigned)batch, n->n);
     BUG_IF(m > CHUNK);
+    if (m <= THIN_ROWS) {
+        n->rows = (uint32_t)m;
+        for (uint32_t i = 0; i < n->rows; i++)
+            gather(n, i, fl_pick(r.key, n->n, from + i));
+        *loss = thin_step(n, y, lr) / (double)m;
+        return OM_OK;
+    }
     aim(n, y, y);
     n->step = -lr;
     om_status s = visit(n, &r.key, from, m, true, &sum, &right, err);
@@ -259,12 +325,26 @@ static om_status value(void *ctx, const float *x, double *loss, om_err *err)
     return OM_OK;
 }
 
+static bool take_rows(net *n, const net_shape *s)
+{
+    size_t hidden = 0;
+    n->widest = s->classes;
+    for (uint32_t l = 0; l < s->n_hidden; l++) {
+        hidden += s->hidden[l];
+        n->widest = size_max(n->widest, s->hidden[l]);
+    }
+    n->x = mem_array((size_t)CHUNK * s->features, sizeof(float));
+    n->act = mem_array(THIN_ROWS * hidden + 1, sizeof(float));
+    n->slope = mem_array(2 * THIN_ROWS * n->widest, sizeof(float));
+    return n->x && n->act && n->slope;
+}
+
 om_status net_open(const net_task *t, net **out, om_err *err)
 {
     TRY(net_shape_check(t->shape, err));
     net *n = mem_alloc(sizeof(*n));
-    if (!n || !(n->x = mem_array((size_t)CHUNK * t->shape->features, sizeof(float)))) {
-        mem_free(n);
+    if (!n || !take_rows(n, t->shape)) {
+        net_close(n);
         return fail(err, OM_ENOMEM, "net: no memory for a batch");
     }
     n->task = t;
@@ -286,6 +366,8 @@ void net_close(net *n)
         return;
     nn_close(n->nn);
     mem_free(n->x);
+    mem_free(n->act);
+    mem_free(n->slope);
     mem_free(n);
 }
 

@@ -24,7 +24,7 @@ static inline __mmask16 kept(const float *x, __mmask16 valid, __m512i t)
 
 static inline __mmask16 first(size_t n)
 {
-    return n >= W ? 0xffff : (__mmask16)((1u << n) - 1);
+    return (__mmask16)(n >= W ? 0xffffu : (1u << n) - 1);
 }
 
 static size_t count_from(const float *x, size_t n, uint32_t t)
