@@ -34,7 +34,7 @@ static llm_session *at_depth(llm_model *m, const kern *k, pool *p, float bits, u
                           .bits = bits};
     must(llm_session_open(m, &a, &s, &err), &err);
     for (uint32_t i = 0; i < kv_pages_of(depth); i++) {
-        must(kv_page_new(s->kv, &s->page[i], &err), &err);
+        must(kv_page_new(s->kv, &s->kv->plain, &s->page[i], &err), &err);
         if (bits > 0 && (i + 3) * KV_TOKENS < depth)
             must(kv_page_pack(s->kv, s->page[i], &err), &err);
     }

@@ -28,7 +28,7 @@
 
 #include "kern/kern.h"
 
-enum { KV_TOKENS = 64, KV_ROWS = 8, KV_LANES = 16, KV_MAX_DIM = 1024 };
+enum { KV_TOKENS = 64, KV_ROWS = 8, KV_LANES = 16, KV_MAX_DIM = 512 };
 
 typedef enum { KV_F32, KV_F16, KV_Q8, KV_Q4, KV_Q3, KV_TYPES } kv_type;
 

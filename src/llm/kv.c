@@ -50,9 +50,9 @@ static om_status reclaim(llm_kv *kv, size_t more, om_err *err)
 
 /* ---- pages --------------------------------------------------------------------------- */
 
-om_status kv_page_new(llm_kv *kv, kv_page **out, om_err *err)
+om_status kv_page_new(llm_kv *kv, const kv_form *form, kv_page **out, om_err *err)
 {
-    size_t bytes = kv->plain.bytes;
+    size_t bytes = form->bytes;
     if (!fits(kv, bytes))
         TRY(reclaim(kv, bytes, err));
     if (!fits(kv, bytes))
@@ -69,9 +69,10 @@ om_status kv_page_new(llm_kv *kv, kv_page **out, om_err *err)
                     "session: no memory for a page of %d tokens (%zu bytes)", KV_TOKENS,
                     bytes);
     }
-    *p = (kv_page){.refs = 1, .form = &kv->plain, .data = data};
+    *p = (kv_page){.refs = 1, .form = form, .data = data};
     kv->now.memory += bytes;
     kv->now.pages++;
+    kv->now.packed += form == &kv->packed;
     *out = p;
     return OM_OK;
 }
@@ -164,7 +165,7 @@ om_status kv_page_own(llm_kv *kv, kv_page **p, om_err *err)
     kv_page *copy = NULL;
     if ((*p)->refs == 1 && (*p)->form == &kv->plain && !(*p)->segment)
         return OM_OK;
-    TRY(kv_page_new(kv, &copy, err));
+    TRY(kv_page_new(kv, &kv->plain, &copy, err));
     if ((*p)->form == &kv->plain)
         memcpy(copy->data, (*p)->data, copy->form->bytes);
     else
@@ -172,6 +173,46 @@ om_status kv_page_own(llm_kv *kv, kv_page **p, om_err *err)
     kv_page_drop(kv, *p);
     *p = copy;
     return OM_OK;
+}
+
+/* ---- positions ------------------------------------------------------------------------------- */
+
+typedef struct {
+    const llm_kv *kv;
+    kv_page *page;
+    int32_t by;
+} turning;
+
+static void turn_heads(void *ctx, size_t beg, size_t end, int worker)
+{
+    const turning *j = ctx;
+    const llm_hparams *h = &j->kv->m->h;
+    size_t d = h->head_dim;
+    float x[KV_TOKENS * KV_MAX_DIM];
+    bool rotated = j->kv->layer[0].rotate;
+    (void)worker;
+    for (size_t i = beg; i < end; i++) {
+        const nn_kv_part *l = &j->page->form->layer[i / h->n_kv_head];
+        uint8_t *block = j->page->data + l->k_at +
+                         i % h->n_kv_head * kv_block_bytes(l->k, false, d);
+        kv_unpack(l->k, false, block, d, x);
+        for (size_t t = 0; t < KV_TOKENS; t++) {
+            if (rotated)
+                kv_rotate(x + t * d, d);
+            nn_rope_turn(&h->rope, x + t * d, j->by);
+            if (rotated)
+                kv_rotate(x + t * d, d);
+            kv_put(j->kv->c->k, l->k, false, block, d, t, x + t * d);
+        }
+    }
+}
+
+void kv_page_turn(const llm_kv *kv, kv_page *p, int32_t by)
+{
+    const llm_hparams *h = &kv->m->h;
+    turning j = {kv, p, by};
+    BUG_IF(p->refs != 1 || p->form != &kv->plain);
+    pool_run(kv->c->pool, (size_t)h->n_layer * h->n_kv_head, 1, turn_heads, &j);
 }
 
 /* ---- open and close ------------------------------------------------------------------ */

@@ -50,8 +50,12 @@ struct llm_session {
     uint32_t n, context, pages;
     uint32_t computed; /* n, and within a call what of its tokens is in the pages */
     bool busy;         /* in the forward being prepared: its last page will be written */
+    uint32_t shift;    /* positions dropped from the middle of an endless session */
+    bool endless;
     const om_cancel *cancel;
 };
+
+void kv_session_swap(llm_session *a, llm_session *b); /* timelines of one llm_kv */
 
 static inline uint32_t kv_pages_of(uint32_t tokens)
 {
@@ -65,14 +69,17 @@ om_status kv_form_packed(const llm_hparams *h, float bits, kv_form *f, om_err *e
 double kv_form_bits(const llm_hparams *h, const kv_form *f);
 void kv_form_close(kv_form *f);
 
-/* kv.c: a plain page, zeroed, with one reference.  Over budget others are packed and
+/* kv.c: a page, zeroed, with one reference.  Over budget others are packed and
  * spilled, as far as that is allowed; OM_ELIMIT when it does not help. */
-om_status kv_page_new(llm_kv *kv, kv_page **out, om_err *err);
+om_status kv_page_new(llm_kv *kv, const kv_form *form, kv_page **out, om_err *err);
 void kv_page_drop(llm_kv *kv, kv_page *p); /* NULL is allowed */
 /* Make *p a page that may be written: a plain copy in memory when it is not. */
 om_status kv_page_own(llm_kv *kv, kv_page **p, om_err *err);
 /* Pack a plain page, for all who hold it. */
 om_status kv_page_pack(llm_kv *kv, kv_page *p, om_err *err);
+
+/* Turn the keys of a plain page that nobody else holds to positions `by` later. */
+void kv_page_turn(const llm_kv *kv, kv_page *p, int32_t by);
 
 /* kv_spill.c: a page moves to a file; and back when the budget has room. */
 om_status kv_page_spill(llm_kv *kv, kv_page *p, om_err *err);

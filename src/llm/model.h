@@ -170,8 +170,10 @@ typedef struct {
     uint32_t recent;
     bool pack_late;         /* only when the budget is used up, the oldest first */
     uint64_t budget;        /* most bytes of pages in memory; 0: no limit */
+    bool endless;           /* a full context forgets from its middle and goes on: the first
+                               page and the last three quarters stay */
     const char *spill;      /* over budget, pages move to files in this folder; NULL: no */
-    llm_kv *kv;             /* shared pages; then only context and cancel count above */
+    llm_kv *kv;             /* shared pages; then only context, cancel and endless count */
 } llm_session_args;
 
 /* Pages for sessions opened with args.kv; args.context and args.cancel do not count.
@@ -193,6 +195,10 @@ om_status llm_session_open(llm_model *m, const llm_session_args *a, llm_session 
 /* A second timeline with the same tokens, which takes no memory until they part. */
 om_status llm_session_fork(const llm_session *s, llm_session **out, om_err *err);
 void llm_session_close(llm_session *s);
+/* Tokens and pages to a file; and back, in place of the session's timeline, which stays when
+ * the file is refused: another model, adapter, kind of cache or a longer context. */
+om_status llm_session_save(const llm_session *s, const char *path, om_err *err);
+om_status llm_session_load(llm_session *s, const char *path, om_err *err);
 llm_kv *llm_session_kv(const llm_session *s); /* to open others on; the session's */
 
 /* What a session of these args will take, before anything is taken, beside what there is.

@@ -34,6 +34,10 @@ static om_status fill(llm_session *s, llm_model *m, const llm_session_args *a, o
     s->context = llm_context_of(m, a->context);
     s->pages = kv_pages_of(s->context);
     s->cancel = a->cancel;
+    s->endless = a->endless;
+    if (s->endless && (m->pos_embed || s->pages < 4))
+        return fail(err, OM_EARG, "session: an endless session needs rotary positions and a "
+                    "context of %d tokens at least", 4 * KV_TOKENS);
     if (a->kv && a->kv->m != m)
         return fail(err, OM_EARG, "session: the shared cache belongs to another model");
     if (m->pos_embed && s->context > m->pos_embed->rows)
@@ -74,16 +78,28 @@ om_status llm_session_open(llm_model *m, const llm_session_args *a, llm_session 
 
 om_status llm_session_fork(const llm_session *s, llm_session **out, om_err *err)
 {
-    llm_session_args a = {.context = s->context, .cancel = s->cancel, .kv = s->kv};
+    llm_session_args a = {.context = s->context, .cancel = s->cancel, .kv = s->kv,
+                          .endless = s->endless};
     TRY(llm_session_open(s->kv->m, &a, out, err));
     llm_session *f = *out;
     f->n = f->computed = s->n;
+    f->shift = s->shift;
     memcpy(f->ids, s->ids, s->n * sizeof(*s->ids));
     for (uint32_t i = 0; i < kv_pages_of(s->n); i++) {
         f->page[i] = s->page[i];
         f->page[i]->refs++;
     }
     return OM_OK;
+}
+
+void kv_session_swap(llm_session *a, llm_session *b)
+{
+    llm_session t = *a;
+    BUG_IF(a->kv != b->kv || a->context != b->context);
+    a->page = b->page, a->view = b->view, a->ids = b->ids;
+    a->n = b->n, a->computed = b->computed, a->shift = b->shift;
+    b->page = t.page, b->view = t.view, b->ids = t.ids;
+    b->n = t.n, b->computed = t.computed, b->shift = t.shift;
 }
 
 /* Give back the pages behind the end. */
@@ -150,7 +166,7 @@ static void add_rows(batch *b, const llm_turn *t, uint32_t n)
                                    .page = t->s->view};
     for (uint32_t i = b->done; i < b->done + n; i++, b->rows++) {
         kv->ids[b->rows] = t->ids[i];
-        kv->pos[b->rows] = (int32_t)(t->s->n + i);
+        kv->pos[b->rows] = (int32_t)(t->s->shift + t->s->n + i);
         if (i + t->want >= t->n)
             kv->out_row[b->n_out++] = b->rows;
     }
@@ -180,7 +196,7 @@ static om_status room(llm_session *s, uint32_t beg, uint32_t end, om_err *err)
 {
     for (uint32_t i = beg / KV_TOKENS; i < kv_pages_of(end); i++)
         TRY(s->page[i] ? kv_page_own(s->kv, &s->page[i], err)
-                       : kv_page_new(s->kv, &s->page[i], err));
+                       : kv_page_new(s->kv, &s->kv->plain, &s->page[i], err));
     return OM_OK;
 }
 
@@ -269,6 +285,36 @@ static om_status check_turn(const llm_turn *t, om_err *err)
     return OM_OK;
 }
 
+/* Forget a part of an endless session's middle so that n tokens fit: its first page stays,
+ * the attention sink (Xiao et al. 2024), and moves up in position to what follows.  That
+ * page alone is turned: rotary positions only matter by their differences. */
+static om_status make_endless_room(llm_session *s, uint32_t n, om_err *err)
+{
+    uint32_t whole = s->n / KV_TOKENS, least, by;
+    if (!s->endless || n <= s->context - s->n)
+        return OM_OK;
+    least = kv_pages_of(n - (s->context - s->n));
+    uint32_t pages = least > s->pages / 4 ? least : s->pages / 4;
+    if (whole < 2 || pages > whole - 1)
+        return OM_OK; /* the turn is too long: check_turn says so */
+    by = pages * KV_TOKENS;
+    if (s->shift > INT32_MAX - by - 2 * s->context)
+        return fail(err, OM_ELIMIT, "session: its positions are used up after 2^31 tokens");
+    TRY(kv_page_own(s->kv, &s->page[0], err));
+    kv_page_turn(s->kv, s->page[0], (int32_t)by);
+    for (uint32_t i = 1; i <= pages; i++)
+        kv_page_drop(s->kv, s->page[i]);
+    uint32_t left = kv_pages_of(s->n) - 1 - pages;
+    memmove(s->page + 1, s->page + 1 + pages, left * sizeof(*s->page));
+    memset(s->page + 1 + left, 0, pages * sizeof(*s->page));
+    memmove(s->ids + KV_TOKENS, s->ids + KV_TOKENS + by,
+            (s->n - KV_TOKENS - by) * sizeof(*s->ids));
+    s->n -= by;
+    s->computed = s->n;
+    s->shift += by;
+    return OM_OK;
+}
+
 static om_status prepare(const llm_turn *t, uint32_t n, om_err *err)
 {
     llm_kv *kv = t[0].s->kv;
@@ -279,6 +325,7 @@ static om_status prepare(const llm_turn *t, uint32_t n, om_err *err)
         for (uint32_t j = 0; j < i; j++)
             if (t[i].s == t[j].s)
                 return fail(err, OM_EARG, "session: a session has two turns in one forward");
+        TRY(make_endless_room(t[i].s, t[i].n, err));
         TRY(check_turn(&t[i], err));
         outs += t[i].want;
     }

@@ -177,6 +177,8 @@ typedef struct {
     uint32_t yarn_ctx_orig;
 } nn_rope_args;
 nn_tensor *nn_rope(nn *c, nn_tensor *x, const int32_t *pos, const nn_rope_args *a);
+/* A head x (head_dim) that was turned to position p, to position p + by. */
+void nn_rope_turn(const nn_rope_args *a, float *x, int32_t by);
 
 /* Where one layer lies in a page: a block of keys and one of values per kv head, one
  * behind the other (kern/attn.h); offsets in bytes. */

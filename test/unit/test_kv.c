@@ -369,6 +369,135 @@ static void planned(test *t)
     close_fixture(&f);
 }
 
+/* ---- files ----------------------------------------------------------------------------- */
+
+static om_status load_bytes(llm_session *s, const uint8_t *p, size_t n, const char *path)
+{
+    om_err err = {0};
+    if (os_write_file_atomic(path, p, n, &err) != OM_OK)
+        return OM_OK; /* would fail the check */
+    return llm_session_load(s, path, &err);
+}
+
+static void saved(test *t)
+{
+    static const float bits[] = {0, 4.5f};
+    fixture f;
+    om_err err = {0};
+    char path[512];
+    open_fixture(t, &f);
+    CHECK_OK(t, os_join(path, sizeof(path), test_temp_dir(), "session.kv"), err);
+    for (size_t i = 0; i < countof(bits); i++) {
+        llm_session_args a = args_of(&f);
+        a.bits = bits[i];
+        a.recent = 64;
+        llm_session *s = session(t, &f, a), *back = session(t, &f, a);
+        float *want = mem_array(f.vocab, sizeof(*want));
+        eval(t, s, f.ids, 130);
+        eval(t, s, f.ids + 130, 61); /* a packed page now, when there are any */
+        CHECK_OK(t, llm_session_save(s, path, &err), err);
+        memcpy(want, eval(t, s, f.ids + 191, 9), f.vocab * sizeof(*want));
+        eval(t, back, f.ids, 20); /* is replaced */
+        CHECK_OK(t, llm_session_load(back, path, &err), err);
+        CHECK_INT(t, llm_past(back), 191);
+        CHECK_INT(t, llm_kv_now(llm_session_kv(back)).packed, bits[i] > 0);
+        CHECK(t, memcmp(want, eval(t, back, f.ids + 191, 9), f.vocab * sizeof(*want)) == 0);
+        a.bits = bits[i] > 0 ? 0 : 8.5f;
+        llm_session *other = session(t, &f, a);
+        eval(t, other, f.ids, 20);
+        CHECK_INT(t, llm_session_load(other, path, &err), OM_EARG);
+        CHECK_INT(t, llm_past(other), 20);
+        llm_session_close(other);
+        buf b = {0};
+        CHECK_OK(t, os_read_file(path, 1 << 30, &b, &err), err);
+        for (size_t cut = 0; b.len && cut < 10; cut++)
+            CHECK(t, load_bytes(back, b.data, b.len * cut / 10, path) != OM_OK);
+        for (size_t at = 0; b.len && at < b.len; at += b.len / 9) {
+            b.data[at] ^= 1;
+            CHECK(t, load_bytes(back, b.data, b.len, path) != OM_OK);
+            b.data[at] ^= 1;
+        }
+        CHECK_INT(t, llm_past(back), 200);
+        CHECK_INT(t, load_bytes(back, b.data, b.len, path), OM_OK);
+        CHECK_INT(t, llm_past(back), 191);
+        buf_free(&b);
+        mem_free(want);
+        llm_session_close(s);
+        llm_session_close(back);
+    }
+    close_fixture(&f);
+}
+
+/* ---- without end ----------------------------------------------------------------------- */
+
+/* Turning a page is what computing it further on would have given. */
+static void turned(test *t)
+{
+    fixture f;
+    om_err err = {0};
+    open_fixture(t, &f);
+    nn_rope_args a = f.m->h.rope;
+    for (int neox = 0; neox < 2; neox++) {
+        float x[KV_MAX_DIM], y[KV_MAX_DIM];
+        rng r = rng_for(1, 0, 0, 0);
+        a.neox = neox;
+        for (uint32_t i = 0; i < a.head_dim; i++)
+            x[i] = y[i] = (float)rng_normal(&r);
+        nn_rope_turn(&a, x, 700);
+        nn_rope_turn(&a, x, -300);
+        nn_rope_turn(&a, y, 400);
+        for (uint32_t i = 0; i < a.head_dim; i++)
+            CHECK_NEAR(t, (double)x[i], (double)y[i], 1e-5);
+    }
+    llm_session *s = session(t, &f, args_of(&f)), *late;
+    CHECK_OK(t, llm_session_fork(s, &late, &err), err);
+    late->shift = 640;
+    eval(t, s, f.ids, 64);
+    float *want = mem_array(f.vocab, sizeof(*want));
+    memcpy(want, eval(t, late, f.ids, 65), f.vocab * sizeof(*want));
+    kv_page_turn(s->kv, s->page[0], 640);
+    s->shift = 640;
+    const float *got = eval(t, s, f.ids + 64, 1);
+    for (uint32_t v = 0; v < f.vocab; v++)
+        CHECK_NEAR(t, (double)got[v], (double)want[v], 0.02);
+    CHECK(t, distance(&f, want, 64) < 1e-5); /* and positions matter by difference alone */
+    mem_free(want);
+    llm_session_close(late);
+    llm_session_close(s);
+    close_fixture(&f);
+}
+
+static void endless(test *t)
+{
+    fixture f;
+    om_err err = {0};
+    open_fixture(t, &f);
+    for (int packed_too = 0; packed_too < 2; packed_too++) {
+        llm_session_args a = args_of(&f);
+        a.endless = true;
+        a.bits = packed_too ? 4.5f : 0;
+        llm_session *s = session(t, &f, a);
+        const float *logits;
+        for (uint32_t i = 0; i < 1000; i += 20) {
+            logits = eval(t, s, f.ids + i % 180, 20);
+            for (uint32_t v = 0; logits && v < f.vocab; v++)
+                CHECK(t, isfinite(logits[v]));
+        }
+        CHECK(t, s->shift > 700 && s->shift + s->n == 1000);
+        CHECK(t, memcmp(llm_tokens(s), f.ids, 60 * sizeof(int32_t)) == 0);
+        CHECK(t, memcmp(llm_tokens(s) + s->n - 20, f.ids + 980 % 180, 20 * sizeof(int32_t)) == 0);
+        CHECK(t, llm_kv_now(s->kv).pages <= CONTEXT / KV_TOKENS);
+        CHECK_INT(t, llm_eval(s, f.ids, CONTEXT, &logits, &err), OM_ELIMIT);
+        llm_session_close(s);
+    }
+    llm_session_args a = args_of(&f);
+    llm_session *s = NULL;
+    a.endless = true;
+    a.context = 128;
+    CHECK_INT(t, llm_session_open(f.m, &a, &s, &err), OM_EARG);
+    close_fixture(&f);
+}
+
 int main(int argc, char **argv)
 {
     static const test_case list[] = {
@@ -380,6 +509,9 @@ int main(int argc, char **argv)
         {"spilled", "pages in files: the same bits", spilled},
         {"packed", "old pages in fewer bits", packed},
         {"planned", "the memory plan beside what is taken", planned},
+        {"saved", "a session through a file; damaged ones are refused", saved},
+        {"turned", "keys moved to other positions", turned},
+        {"endless", "a full context goes on", endless},
         {"packed_late", "only when the budget is used up", packed_late},
         {0},
     };

@@ -221,3 +221,17 @@ nn_tensor *nn_rope(nn *c, nn_tensor *x, const int32_t *pos, const nn_rope_args *
         nn_push(c, back, &s, sizeof(s));
     return s.y;
 }
+
+void nn_rope_turn(const nn_rope_args *a, float *x, int32_t by)
+{
+    double freq[KV_MAX_DIM / 2];
+    size_t half = a->n_rot / 2, step = a->neox ? 1 : 2, apart = a->neox ? half : 1;
+    BUG_IF(a->n_rot > KV_MAX_DIM);
+    frequencies(a, freq);
+    for (size_t i = 0; i < half; i++) {
+        double c = cos(by * freq[i]), s = sin(by * freq[i]);
+        double x0 = (double)x[i * step], x1 = (double)x[i * step + apart];
+        x[i * step] = (float)(x0 * c - x1 * s);
+        x[i * step + apart] = (float)(x0 * s + x1 * c);
+    }
+}
