@@ -24,6 +24,7 @@ foreach(file ${fuzz_files})
     set_target_properties(${target} PROPERTIES
       RUNTIME_OUTPUT_DIRECTORY ${CMAKE_BINARY_DIR}/test)
   endif()
+  target_compile_definitions(${target} PRIVATE OM_SOURCE_DIR="${CMAKE_SOURCE_DIR}")
   target_include_directories(${target} PRIVATE ${CMAKE_SOURCE_DIR}/fuzz ${CMAKE_SOURCE_DIR}/src)
   target_link_libraries(${target} PRIVATE om_core)
   if(upper)

@@ -23,9 +23,9 @@ enum {
     PAIRS_MOST = 1 << 22,   /* of all places together */
     PLACE_PAIRS = 1 << 14,  /* of one */
     MASKS = 64,
-    UNKNOWN = 0,
-    DEAD = UINT32_MAX
+    UNKNOWN = 0
 };
+#define DEAD UINT32_MAX
 
 /* ---- the vocabulary --------------------------------------------------------------------- */
 

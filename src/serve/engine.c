@@ -359,7 +359,12 @@ static void admit(engine *e)
             hand_back(e, j);
         } else if (may_start(e, l, j)) {
             unlink_waiting(e, at);
-            start(e, l, j);
+            if (j->a.is_gone && j->a.is_gone(j->a.ctx, j)) { /* do not begin for nobody */
+                j->why = JOB_CANCELLED;
+                hand_back(e, j);
+            } else {
+                start(e, l, j);
+            }
         } else {
             at = &j->next;
         }
