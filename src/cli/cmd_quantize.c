@@ -3,6 +3,7 @@
 #include "cli/cli.h"
 
 #include "compress/quantize.h"
+#include "kern/higgs.h"
 
 typedef struct {
     cli *c;
@@ -27,6 +28,13 @@ static om_status read_method(job *j, om_err *err)
                 nearest_name(names, str_of(name)));
 }
 
+/* Rotated types are the business of the method whose --bits give them. */
+static bool writes(const quant_method *m, dtype t)
+{
+    const dtype_traits *d = dtype_of(t);
+    return d && (d->pack || (higgs_of(t) && higgs_of(m->of_bits[2])));
+}
+
 /* --type, else what --bits means for the method. */
 static om_status read_type(job *j, dtype *out, om_err *err)
 {
@@ -43,10 +51,10 @@ static om_status read_type(job *j, dtype *out, om_err *err)
     const char *names[DTYPE_COUNT + 1] = {NULL};
     size_t n = 0;
     for (int t = 0; t < DTYPE_COUNT; t++)
-        if (dtype_of((dtype)t) && dtype_of((dtype)t)->pack)
+        if (writes(j->a.method, (dtype)t))
             names[n++] = dtype_of((dtype)t)->name;
     *out = dtype_find(str_of(name));
-    if (*out != DTYPE_COUNT && dtype_of(*out)->pack)
+    if (writes(j->a.method, *out))
         return OM_OK;
     return fail(err, OM_EARG, "--type %s cannot be written; did you mean %s?", name,
                 nearest_name(names, str_of(name)));
@@ -170,7 +178,7 @@ static om_status run(cli *c, om_err *err)
 }
 
 static const cli_option options[] = {
-    {"method", 'm', "NAME", "kquant", "rtn, kquant, gptq", false},
+    {"method", 'm', "NAME", "kquant", "rtn, kquant, gptq, higgs", false},
     {"bits", 'b', "N", "4", "2 3 4 5 6 8: the method's type of about so many bits", false},
     {"type", 0, "TYPE", NULL, "a tensor type by name, instead of --bits: Q4_K IQ4_XS ...",
      false},

@@ -2,4 +2,5 @@
 #define QUANT_METHOD_LIST(X) \
     X(rtn)                   \
     X(kquant)                \
-    X(gptq)
+    X(gptq)                  \
+    X(higgs)

@@ -1,6 +1,8 @@
 /* quantize.c - see quantize.h. */
 #include "compress/quantize.h"
 
+#include "kern/higgs.h"
+
 #include <math.h>
 
 enum { CHUNK_VALUES = 4 << 20, MAX_LINEARS = 16 };
@@ -10,7 +12,8 @@ typedef struct {
     llm_model *work;         /* a fork: its weights become the packed ones, block by block */
     calib *text;             /* NULL: no feedback */
     uint32_t collected;      /* the block whose inputs are at hand, or NONE */
-    const calib_input *of;   /* whose factor f is */
+    const calib_input *of;   /* whose factor f is, and in which order of columns */
+    unsigned order;
     ldl f;
     calib_input head;        /* moments of the output matrix's input */
     const imatrix *im;
@@ -115,20 +118,62 @@ static om_status enter(void *ctx, uint32_t layer, om_err *err)
     return OM_OK;
 }
 
-/* The factor of what w reads; NULL where that is not known. */
-static om_status factor_of(quantizer *q, const nn_weight *w, const ldl **out, om_err *err)
+/* H of rotated inputs in coding order: rows, then, H being symmetric, columns. */
+static void rotate_moments(float *h, size_t n, const higgs_type *type)
 {
+    for (int side = 0; side < 2; side++) {
+        for (size_t r = 0; r < n; r++)
+            for (size_t at = 0; at < n; at += QK) {
+                float x[QK], *row = h + r * n + at;
+                memcpy(x, row, sizeof(x));
+                higgs_rotate(x, QK);
+                for (size_t i = 0; i < QK; i++)
+                    row[i] = x[higgs_column(type, i)];
+            }
+        for (size_t i = 0; i < n; i++)
+            for (size_t j = 0; j < i; j++) {
+                float kept = h[i * n + j];
+                h[i * n + j] = h[j * n + i];
+                h[j * n + i] = kept;
+            }
+    }
+}
+
+static om_status factor(quantizer *q, const calib_input *in, const higgs_type *type,
+                        om_err *err)
+{
+    size_t n = in->cols;
+    const calib_args *a = q->a->text;
+    if (!type)
+        return ldl_factor(in->h, n, 0.01, a->k, a->pool, &q->f, err);
+    float *h = mem_array(n, n * sizeof(float));
+    if (!h)
+        return fail(err, OM_ENOMEM, "quantize: no memory for %zu rotated columns", n);
+    memcpy(h, in->h, n * n * sizeof(float));
+    rotate_moments(h, n, type);
+    om_status s = ldl_factor(h, n, 0.01, a->k, a->pool, &q->f, err);
+    mem_free(h);
+    return s;
+}
+
+/* The factor of what w reads, for its type; NULL where that is not known. */
+static om_status factor_of(quantizer *q, const nn_weight *w, dtype t, const ldl **out,
+                           om_err *err)
+{
+    const higgs_type *type = higgs_of(t);
+    unsigned order = type ? 1u + type->p : 0;
     const calib_input *in = q->text ? calib_of(q->text, w) : NULL;
     if (!in && w == q->work->output && q->head.h)
         in = &q->head;
     *out = NULL;
     if (!in)
         return OM_OK;
-    if (in != q->of) {
+    if (in != q->of || order != q->order) {
         ldl_free(&q->f);
         q->of = NULL;
-        TRY(ldl_factor(in->h, in->cols, 0.01, q->a->text->k, q->a->text->pool, &q->f, err));
+        TRY(factor(q, in, type, err));
         q->of = in;
+        q->order = order;
     }
     *out = &q->f;
     return OM_OK;
@@ -204,7 +249,7 @@ static om_status encode(void *ctx, const nn_weight *w, dtype type, uint8_t *out,
                     .pool = q->a->text->pool};
     size_t at = (size_t)(w - q->work->weight), chunk;
     j.mean = q->im ? q->im->mean[at] : NULL;
-    TRY(factor_of(q, w, &j.f, err));
+    TRY(factor_of(q, w, type, &j.f, err));
     bool fits = dtype_row_bytes(type, w->cols, &j.row_bytes) &&
                 size_mul(size_min(size_max(CHUNK_VALUES / w->cols, 1), w->rows),
                          w->cols * sizeof(float), &chunk);

@@ -16,7 +16,11 @@ typedef enum {
     DTYPE_IQ2_XXS = 16, DTYPE_IQ2_XS = 17, DTYPE_IQ3_XXS = 18, DTYPE_IQ1_S = 19,
     DTYPE_IQ4_NL = 20, DTYPE_IQ3_S = 21, DTYPE_IQ2_S = 22, DTYPE_IQ4_XS = 23,
     DTYPE_I8 = 24, DTYPE_I16 = 25, DTYPE_I32 = 26, DTYPE_I64 = 27, DTYPE_F64 = 28,
-    DTYPE_IQ1_M = 29, DTYPE_BF16 = 30, DTYPE_COUNT = 40
+    DTYPE_IQ1_M = 29, DTYPE_BF16 = 30,
+    /* Ours alone, from the top of a byte's range down: rotated types, kern/higgs.h. */
+    DTYPE_H2_P4 = 240, DTYPE_H3_P2 = 241, DTYPE_H4_P2 = 242, DTYPE_H8_P1 = 243,
+    DTYPE_HT2 = 244, DTYPE_HT3 = 245, DTYPE_HT4 = 246, DTYPE_HT5 = 247,
+    DTYPE_COUNT = 256
 } dtype;
 
 /* ---- blocks, little-endian, as stored -------------------------------------------------

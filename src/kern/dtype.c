@@ -4,6 +4,7 @@
  * result is the same on every machine; the vector versions must agree bit for bit
  * (except for which NaN). */
 #include "kern/dtype.h"
+#include "kern/higgs.h"
 
 static uint32_t bits_of(float f)
 {
@@ -117,6 +118,14 @@ static const dtype_traits table[DTYPE_COUNT] = {
     [DTYPE_Q6_K] = {"Q6_K", QK, sizeof(block_q6_k), unpack_q6_k, pack_q6_k},
     [DTYPE_IQ4_NL] = {"IQ4_NL", QK_32, sizeof(block_iq4_nl), unpack_iq4_nl, pack_iq4_nl},
     [DTYPE_IQ4_XS] = {"IQ4_XS", QK, sizeof(block_iq4_xs), unpack_iq4_xs, pack_iq4_xs},
+    [DTYPE_H2_P4] = {"H2_P4", QK, HIGGS_BYTES(2), unpack_h2_p4, NULL},
+    [DTYPE_H3_P2] = {"H3_P2", QK, HIGGS_BYTES(3), unpack_h3_p2, NULL},
+    [DTYPE_H4_P2] = {"H4_P2", QK, HIGGS_BYTES(4), unpack_h4_p2, NULL},
+    [DTYPE_H8_P1] = {"H8_P1", QK, HIGGS_BYTES(8), unpack_h8_p1, NULL},
+    [DTYPE_HT2] = {"HT2", QK, HIGGS_BYTES(2), unpack_ht2, NULL},
+    [DTYPE_HT3] = {"HT3", QK, HIGGS_BYTES(3), unpack_ht3, NULL},
+    [DTYPE_HT4] = {"HT4", QK, HIGGS_BYTES(4), unpack_ht4, NULL},
+    [DTYPE_HT5] = {"HT5", QK, HIGGS_BYTES(5), unpack_ht5, NULL},
     [DTYPE_I8] = {"I8", 1, 1, NULL, NULL},
     [DTYPE_I16] = {"I16", 1, 2, NULL, NULL},
     [DTYPE_I32] = {"I32", 1, 4, NULL, NULL},

@@ -163,7 +163,8 @@ static void encode(test *t, dtype type, const ldl *f, pool *p, uint8_t *out, flo
 
 static void feedback(test *t)
 {
-    static const dtype types[] = {DTYPE_Q2_K, DTYPE_Q3_K, DTYPE_Q4_K, DTYPE_IQ4_XS, DTYPE_Q4_0};
+    static const dtype types[] = {DTYPE_Q2_K, DTYPE_Q3_K, DTYPE_Q4_K, DTYPE_IQ4_XS,
+                                  DTYPE_Q4_0};
     static uint8_t out[2][ROWS * COLS];
     static float v[ROWS * COLS];
     kern k;
