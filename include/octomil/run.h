@@ -33,6 +33,11 @@ typedef struct {
     uint32_t threads;         /* 0: every CPU this process may use */
     uint32_t batch;           /* prompt tokens computed at once; 0: 256 */
     bool cache_f32;           /* cache in 32-bit floats; else 16-bit, half the memory */
+    /* Most bits per number of what is older than 128 tokens: 4.5 and 3.5 are good; 16: plain.
+     * 0: plain when that fits, else fewer. */
+    float cache_bits;
+    uint64_t cache_bytes;     /* most bytes of cache in memory; 0: what is free, with a reserve */
+    const char *spill;        /* folder for what is over cache_bytes; NULL: none, OM_ELIMIT */
     const om_cancel *cancel;  /* checked between operations; may be NULL */
 } om_session_opts;
 

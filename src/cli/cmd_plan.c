@@ -52,7 +52,7 @@ static om_status read_args(planner *p, om_err *err)
     TRY(cli_u64(c, "batch", 1, 1u << 16, &batch, err));
     TRY(cli_f64(c, "cache-bits", 0, 32, &bits, err));
     p->a = (llm_session_args){.context = (uint32_t)context, .batch = (uint32_t)batch,
-                              .kv_type = DTYPE_F16, .bits = bits < 16 ? (float)bits : 0,
+                              .kv_type = DTYPE_F16, .bits = (float)bits,
                               .k = &c->kernels, .pool = c->pool};
     return read_bytes(c, &p->available, err);
 }
@@ -103,7 +103,7 @@ static void print_remedies(const planner *p)
     cli *c = p->c;
     const llm_plan *l = &p->plan;
     char size[24];
-    bool packed = p->a.bits > 0;
+    bool packed = llm_packs(&p->a);
     cli_print(c, "\nlongest context that fits:\n");
     cli_print(c, "  %5.2f bits  %u tokens\n", l->bits, llm_plan_longest(l, packed));
     for (size_t i = 0; i < countof(p->packed); i++) {
@@ -145,7 +145,7 @@ static void print_json(const planner *p)
 {
     json_out o = json_to(&p->c->out);
     json_open_object(&o, NULL);
-    json_plan(&o, &p->plan, p->a.bits > 0);
+    json_plan(&o, &p->plan, llm_packs(&p->a));
     json_open_array(&o, "packed");
     for (size_t i = 0; i < countof(p->packed); i++)
         if (p->packed[i].packed_bytes) {

@@ -75,8 +75,10 @@ static om_status open_all(runner *r, om_err *err)
 {
     cli *c = r->c;
     uint64_t context;
+    double bits;
     om_model_opts mo = {.tokenizer = cli_str(c, "tokenizer")};
     TRY(cli_u64(c, "context", 0, 1u << 24, &context, err));
+    TRY(cli_f64(c, "cache-bits", 0, 32, &bits, err));
     TRY(read_sampling(c, &r->how, err));
     TRY(read_form(r, err));
     TRY(om_model_open(c->operand[0], &mo, &r->m, err));
@@ -84,7 +86,8 @@ static om_status open_all(runner *r, om_err *err)
         TRY(om_adapter_open(r->m, cli_str(c, "adapter"), &r->adapter, err));
     om_session_opts so = {.context = (uint32_t)context, .cancel = c->cancel,
                           .threads = (uint32_t)pool_threads(c->pool),
-                          .cache_f32 = cli_flag(c, "cache-f32")};
+                          .cache_f32 = cli_flag(c, "cache-f32"),
+                          .cache_bits = (float)bits, .spill = cli_str(c, "spill")};
     return om_session_open(r->m, &so, &r->s, err);
 }
 
@@ -358,6 +361,9 @@ static const cli_option options[] = {
     {"ignore-end", 0, NULL, NULL, "go on after the end of the text", false},
     {"context", 'c', "N", "0", "tokens to hold; 0: the model's, at most 4096", false},
     {"cache-f32", 0, NULL, NULL, "keep the cache in 32-bit floats", false},
+    {"cache-bits", 0, "BITS", "0",
+     "most bits per number of the older cache; 16: plain; 0: plain when that fits", false},
+    {"spill", 0, "FOLDER", NULL, "where the cache goes that memory has no room for", false},
     {"adapter", 'a', "PATH", NULL, "a LoRA adapter to use: PEFT folder or GGUF file", false},
     {"tokenizer", 0, "FILE", NULL, "tokenizer of a model that has none", false},
     {0},

@@ -198,9 +198,21 @@ void kv_pack(kv_type type, bool values, void *block, size_t d, const float *x)
 
 /* ---- rotation ------------------------------------------------------------------------ */
 
+/* Two stages at once: they are too narrow for vectors. */
+static void butterfly4(float *x)
+{
+    float a = x[0] + x[1], b = x[0] - x[1], c = x[2] + x[3], d = x[2] - x[3];
+    x[0] = a + c;
+    x[1] = b + d;
+    x[2] = a - c;
+    x[3] = b - d;
+}
+
 static void butterfly(float *x, size_t n)
 {
-    for (size_t half = 1; half < n; half *= 2)
+    for (size_t i = 0; n >= 4 && i < n; i += 4)
+        butterfly4(x + i);
+    for (size_t half = n >= 4 ? 4 : 1; half < n; half *= 2)
         for (size_t i = 0; i < n; i += 2 * half)
             for (size_t j = i; j < i + half; j++) {
                 float a = x[j], b = x[j + half];

@@ -123,7 +123,9 @@ static om_status session_fill(om_session *s, const om_session_opts *o, om_err *e
         .context = o->context, .batch = o->batch, .k = &s->k,
         .cancel = o->cancel ? o->cancel : &s->own,
         .pool = s->pool, .kv_type = o->cache_f32 ? DTYPE_F32 : DTYPE_F16,
+        .bits = o->cache_bits, .budget = o->cache_bytes, .spill = o->spill,
     };
+    TRY(llm_session_fit(s->m, &a, err));
     TRY(llm_session_open(s->m, &a, &s->s, err));
     s->cancel = a.cancel;
     s->scratch_n = llm_sample_bytes(s->m->h.vocab);

@@ -82,20 +82,41 @@ om_status llm_plan_of(llm_model *m, const llm_session_args *a, uint64_t availabl
     out->page_bytes = kv->plain.bytes;
     out->packed_bytes = kv->packed.bytes;
     out->recent = kv->recent;
-    out->bits = a->bits > 0 ? kv_form_bits(&m->h, &kv->packed) : kv_form_bits(&m->h, &kv->plain);
+    out->bits = llm_packs(a) ? kv_form_bits(&m->h, &kv->packed) : kv_form_bits(&m->h, &kv->plain);
     llm_kv_close(kv);
     uint64_t pages = kv_pages_of(out->context);
     out->weights = weight_bytes(m);
     out->tables = (uint64_t)m->h.vocab * sizeof(float) + out->context * sizeof(int32_t) +
                   pages * (sizeof(kv_page) + sizeof(kv_page *) + sizeof(nn_kv_page)) +
                   out->batch * (2 * sizeof(int32_t) + sizeof(nn_seq) + sizeof(uint32_t));
-    out->cache = llm_plan_cache(out, out->context, a->bits > 0);
+    out->cache = llm_plan_cache(out, out->context, llm_packs(a));
     uint64_t part = out->memory / 16;
     out->reserve = part < RESERVE_LEAST ? RESERVE_LEAST : part > RESERVE_MOST ? RESERVE_MOST : part;
     uint64_t fixed = out->weights + out->activations + out->tables + out->reserve;
     out->budget = out->available > fixed ? out->available - fixed : 0;
     out->fits = out->cache <= out->budget;
     return s;
+}
+
+om_status llm_session_fit(llm_model *m, llm_session_args *a, om_err *err)
+{
+    static const float fewer[] = {4.5f, 3.5f};
+    llm_plan p, packed;
+    om_err unfit;
+    TRY(llm_plan_of(m, a, 0, &p, err));
+    for (size_t i = 0; i < countof(fewer) && a->bits <= 0 && !p.fits; i++) {
+        llm_session_args b = *a;
+        b.bits = fewer[i];
+        if (llm_plan_of(m, &b, 0, &packed, &unfit) != OM_OK)
+            break; /* heads too short: the plain cache in its budget */
+        if (packed.fits || i + 1 == countof(fewer)) {
+            a->bits = fewer[i];
+            break;
+        }
+    }
+    if (!a->budget && p.available) /* some pages in any case: the plan is careful */
+        a->budget = p.budget > 4 * p.page_bytes ? p.budget : 4 * p.page_bytes;
+    return OM_OK;
 }
 
 uint32_t llm_plan_longest(const llm_plan *p, bool packed)

@@ -233,7 +233,7 @@ static om_status fill(llm_kv *kv, const llm_session_args *a, om_err *err)
         return fail(err, OM_ENOMEM, "session: no memory");
     kv->batch = (uint32_t)size_min(a->batch ? a->batch : LLM_BATCH, MAX_BATCH);
     TRY(kv_form_plain(h, a->kv_type == DTYPE_F16 ? KV_F16 : KV_F32, &kv->plain, err));
-    if (a->bits > 0)
+    if (llm_packs(a))
         TRY(kv_form_packed(h, a->bits, &kv->packed, err));
     kv->now.page_bytes = kv->plain.bytes;
     kv->now.packed_bytes = kv->packed.bytes;
@@ -245,7 +245,7 @@ static om_status fill(llm_kv *kv, const llm_session_args *a, om_err *err)
     if (!kv->layer || !kv->ids || !kv->pos || !kv->seq || !kv->out_row)
         return fail(err, OM_ENOMEM, "session: no memory for batches of %u tokens", kv->batch);
     for (uint32_t i = 0; i < h->n_layer; i++)
-        kv->layer[i] = (nn_kv_layer){.layer = i, .rotate = a->bits > 0};
+        kv->layer[i] = (nn_kv_layer){.layer = i, .rotate = llm_packs(a)};
     TRY(nn_open(&(nn_config){.k = a->k, .pool = a->pool}, &kv->c, err));
     kv->c->exact = a->exact;
     return OM_OK;

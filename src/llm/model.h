@@ -165,7 +165,7 @@ typedef struct {
     /* Pages older than the last `recent` tokens (0: 128; UINT32_MAX: none is spared) are
      * packed to at most `bits` per number on average over the layers, scales included:
      * the widest type that fits, then the keys of the outermost layers wider, inwards, as
-     * far as that goes.  0: never. */
+     * far as that goes.  0, or 16 and more: never. */
     float bits;
     uint32_t recent;
     bool pack_late;         /* only when the budget is used up, the oldest first */
@@ -214,6 +214,10 @@ typedef struct {
 } llm_plan;
 om_status llm_plan_of(llm_model *m, const llm_session_args *a, uint64_t available,
                       llm_plan *out, om_err *err);
+/* What a session takes by itself where nothing is said: budget, what is free less the rest
+ * of the plan; bits, none when a plain cache fits, else 4.5, else 3.5. */
+om_status llm_session_fit(llm_model *m, llm_session_args *a, om_err *err);
+static inline bool llm_packs(const llm_session_args *a) { return a->bits > 0 && a->bits < 16; }
 /* Bytes of pages of a full context; the longest context whose pages the budget holds. */
 uint64_t llm_plan_cache(const llm_plan *p, uint32_t context, bool packed);
 uint32_t llm_plan_longest(const llm_plan *p, bool packed);

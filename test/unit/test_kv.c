@@ -364,6 +364,8 @@ static void planned(test *t)
                                 small.reserve, &small, &err), err);
         CHECK(t, small.fits);
         CHECK_INT(t, llm_plan_longest(&small, a.bits > 0), 192);
+        CHECK_OK(t, llm_session_fit(f.m, &a, &err), err); /* a machine this size has room */
+        CHECK(t, a.budget >= 4 * p.page_bytes && a.bits == bits[i]);
         llm_session_close(s);
     }
     close_fixture(&f);
