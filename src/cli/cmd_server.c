@@ -286,6 +286,10 @@ static om_status set_up(server *s, json_doc *spec, coord_config *k, om_err *err)
     TRY(params_text(r->up->params, r->up_p, &s->codec_params));
     TRY(params_text(r->robust.row->params, r->robust.p, &s->aggregator_params));
     s->rounds = s->cfg.rounds;
+    privacy_rule privacy = r->privacy;
+    if (privacy.on)
+        TRY(privacy_settle(&privacy, (uint32_t)s->cfg.cohort.size,
+                           (uint32_t)s->cfg.clients, (uint32_t)s->rounds, err));
     *k = (coord_config){.dir = cli_str(c, "dir") ? cli_str(c, "dir") : s->cfg.server.dir,
                         .run = cli_str(c, "run"),
                         .bootstrap = cli_str(c, "token"),
@@ -293,6 +297,7 @@ static om_status set_up(server *s, json_doc *spec, coord_config *k, om_err *err)
                         .algorithm_params = (const char *)s->algo_params.data,
                         .codec = r->up->name,
                         .codec_params = (const char *)s->codec_params.data,
+                        .privacy = privacy,
                         .aggregator = r->robust.row->name,
                         .aggregator_params = (const char *)s->aggregator_params.data,
                         .kind = s->kind->name,

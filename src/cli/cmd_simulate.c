@@ -23,6 +23,9 @@ typedef struct {
     sim_row *row;   /* (rounds) for the curve */
     uint64_t first; /* rounds done before this process */
     double seconds; /* in rounds, evaluation apart */
+    privacy_rule privacy;
+    uint32_t cohort, n_clients;
+    double epsilon; /* spent; NAN: not private */
     size_t dim;
     uint64_t plain_bytes; /* what the updates would take as f32 */
 } job;
@@ -253,6 +256,7 @@ static void answer_json(job *j, const sim_score *score, const sim_row *last)
     json_put_f64(&o, "loss", score->loss);
     json_put_f64(&o, "accuracy", score->accuracy);
     json_put_f64(&o, "backdoor", score->backdoor);
+    json_put_f64(&o, "epsilon", j->epsilon);
     json_put_f64(&o, "train_loss", last->train_loss);
     json_put_u64(&o, "up_bytes", last->total_up_bytes);
     json_put_u64(&o, "down_bytes", last->total_down_bytes);
@@ -272,6 +276,9 @@ static void answer_text(job *j, const sim_score *score, const sim_row *last)
     cli_print(j->c, "loss %.6g", score->loss);
     if (isfinite(score->accuracy))
         cli_print(j->c, ", accuracy %.2f %%", 100 * score->accuracy);
+    if (isfinite(j->epsilon))
+        cli_print(j->c, ", epsilon %.4g spent at delta %g", j->epsilon,
+                  j->privacy.p[PRIVACY_DELTA]);
     if (isfinite(score->backdoor))
         cli_print(j->c, ", backdoor %.2f %%", 100 * score->backdoor);
     cli_print(j->c, "\nup %s (%s without compression), down %s\n",
@@ -294,6 +301,10 @@ static om_status answer(job *j, om_err *err)
         return OM_OK;
     }
     const sim_row *last = &j->row[n - 1];
+    j->epsilon = (double)NAN;
+    if (j->privacy.on)
+        TRY(privacy_spent(&j->privacy, j->cohort, j->n_clients,
+                          sim_rounds_done(j->sim), &j->epsilon, err));
     for (uint64_t i = 0; i < n; i++)
         j->plain_bytes += (uint64_t)j->row[i].received * j->dim * 4;
     if (j->c->json)
@@ -348,6 +359,14 @@ static om_status open_all(job *j, om_err *err)
                     (unsigned long long)c->cohort.size, c->cohort.over_selection, asked,
                     (unsigned)s.n_clients);
     s.asked = (uint32_t)asked;
+    if (s.recipe.privacy.on) {
+        privacy_rule *p = &s.recipe.privacy;
+        TRY(privacy_settle(p, s.cohort, s.n_clients, (uint32_t)c->rounds, err));
+        cli_note(j->c, "privacy: noise multiplier %.4g for epsilon %g at delta %g",
+                 p->p[PRIVACY_NOISE], p->p[PRIVACY_EPSILON], p->p[PRIVACY_DELTA]);
+        j->privacy = *p;
+        j->cohort = s.cohort, j->n_clients = s.n_clients;
+    }
     j->dim = s.dim;
     cli_note(j->c, "%s", problem_summary(j->problem));
     if (c->attack.row)

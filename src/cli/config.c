@@ -94,7 +94,6 @@ const config_row config_rows[] = {
     ABSENT("compression", "none; updates are compressed by codec: (identity, topk, randk, "
                           "qsgd)"),
     ABSENT("device_tiers", "none"),
-    ABSENT("privacy", "none"),
     ABSENT("secure_aggregation", "none"),
     ABSENT("aggregation", "none; what stands in for the mean is aggregator: (mean, median, "
                           "trimmed_mean, krum, geometric_median, ...)"),
@@ -208,6 +207,16 @@ static om_status set_named(config *c, str section, str key, str v, bool *known, 
         param_defaults(r->up->params, r->up_p);
         return OM_OK;
     }
+    if (str_is(section, "privacy")) {
+        if (!name)
+            return param_set(privacy_params, "privacy", r->privacy.p, key, v, err);
+        param_defaults(privacy_params, r->privacy.p);
+        r->privacy.on = str_is(v, "gaussian");
+        return r->privacy.on || str_is(v, "none")
+                   ? OM_OK
+                   : fail(err, OM_EARG, "privacy.name is '%.*s'; choose gaussian or none",
+                          (int)size_min(v.n, 40), v.p);
+    }
     if (str_is(section, "attack")) {
         if (!name && c->attack.row)
             return param_set(c->attack.row->params, c->attack.row->name, c->attack.p, key,
@@ -235,7 +244,7 @@ static om_status set_named(config *c, str section, str key, str v, bool *known, 
 }
 
 static const char *const named_sections[] = {"algorithm", "codec", "aggregator",
-                                             "attack", "partition", NULL};
+                                             "privacy", "attack", "partition", NULL};
 
 /* Is there a row "key" or "key.something"? */
 static bool is_row(str key, bool section)
@@ -288,6 +297,8 @@ static om_status set_key(config *c, str key, str v, om_err *err)
         if (known)
             return OM_OK;
     }
+    if (str_is(key, "privacy") && (str_is(v, "none") || str_is(v, "gaussian")))
+        return set_named(c, key, STR("name"), v, &known, err); /* short for privacy.name */
     for (const config_row *row = config_rows; row->key; row++)
         if (str_is(key, row->key))
             return set_row(c, row, v, err);

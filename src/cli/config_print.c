@@ -150,6 +150,9 @@ om_status config_print(const config *c, buf *out)
                           out));
             TRY(put_named("aggregator", r->robust.row->name, r->robust.row->summary,
                           r->robust.row->params, r->robust.p, out));
+            if (r->privacy.on)
+                TRY(put_named("privacy", "gaussian", "clipped updates and exact noise",
+                              privacy_params, r->privacy.p, out));
             if (c->attack.row)
                 TRY(put_named("attack", c->attack.row->name, c->attack.row->summary,
                               c->attack.row->params, c->attack.p, out));

@@ -440,6 +440,13 @@ static om_status config_text(const coord *c, buf *out, om_err *err)
         json_put_str(&o, "aggregator", str_of(k->aggregator));
         json_put_str(&o, "aggregator_params", str_of(k->aggregator_params));
     }
+    if (k->privacy.on) {
+        json_put_f64(&o, "epsilon", k->privacy.p[PRIVACY_EPSILON]);
+        json_put_f64(&o, "delta", k->privacy.p[PRIVACY_DELTA]);
+        json_put_f64(&o, "noise_multiplier", k->privacy.p[PRIVACY_NOISE]);
+        json_put_f64(&o, "max_grad_norm", k->privacy.p[PRIVACY_CLIP]);
+        json_put_f64(&o, "clip_quantile", k->privacy.p[PRIVACY_QUANTILE]);
+    }
     json_put_str(&o, "kind", str_of(k->kind));
     json_put_str(&o, "task", str_of(k->task));
     json_put_u64(&o, "dim", k->dim);
@@ -450,6 +457,34 @@ static om_status config_text(const coord *c, buf *out, om_err *err)
     json_shut(&o, '}');
     return o.status == OM_OK ? OM_OK
                              : fail(err, o.status, "coord: the configuration is too long");
+}
+
+/* The key of the noise, made once a run: a fold that is repeated after a crash must add
+ * the same noise, and nobody outside may know it. */
+static om_status noise_secret(coord *c, om_err *err)
+{
+    char path[1024];
+    buf b = {0};
+    privacy_rule *p = &c->recipe.privacy;
+    om_status st = os_join(path, sizeof(path), c->cfg.dir, "noise.key");
+    if (st != OM_OK)
+        return fail(err, st, "coord: '%s' is too long a path", c->cfg.dir);
+    if (p->p[PRIVACY_SAMPLING] > 0.5)
+        return fail(err, OM_EUNSUPPORTED,
+                    "coord: devices come when they can, not by coins; set "
+                    "privacy.sampling to everyone");
+    if (!os_exists(path)) {
+        TRY(os_mkdirs(c->cfg.dir, err));
+        TRY(os_entropy(p->secret, sizeof(p->secret), err));
+        return os_write_file_atomic(path, p->secret, sizeof(p->secret), err);
+    }
+    TRY(os_read_file(path, sizeof(p->secret), &b, err));
+    if (b.len == sizeof(p->secret))
+        memcpy(p->secret, b.data, b.len);
+    else
+        st = fail(err, OM_EFORMAT, "coord: '%s' is damaged", path);
+    buf_free(&b);
+    return st;
 }
 
 static om_status fill_env(coord *c, om_err *err)
@@ -471,6 +506,10 @@ static om_status fill_env(coord *c, om_err *err)
         TRY(fl_recipe_robust(&c->recipe, str_of(k->aggregator),
                              str_of(k->aggregator_params), err));
     TRY(aggregate_check(&c->recipe.robust, k->plan.cohort, err));
+    c->recipe.privacy = k->privacy;
+    if (k->privacy.on)
+        TRY(noise_secret(c, err));
+    TRY(fl_recipe_check(&c->recipe, err));
     c->fold.algo = c->recipe.algo;
     c->fold.env = (fl_env){.dim = k->dim,
                            .n_clients = k->plan.n_clients,
@@ -480,7 +519,8 @@ static om_status fill_env(coord *c, om_err *err)
                            .up = c->recipe.up,
                            .up_p = c->recipe.up_p,
                            .k = k->k,
-                           .robust = &c->recipe.robust};
+                           .robust = &c->recipe.robust,
+                           .privacy = &c->recipe.privacy};
     c->env = c->fold.env;
     c->up_bound = c->recipe.algo->up_bound(&c->env);
     if (k->max_update_norm > 0 && !c->recipe.algo->server_norm)

@@ -18,6 +18,7 @@ typedef struct {
     round_plan plan;
     const char *algorithm, *algorithm_params, *codec, *codec_params; /* "", not NULL */
     const char *aggregator, *aggregator_params; /* NULL: the mean */
+    privacy_rule privacy; /* settled; its secret is the coordinator's own affair */
     const char *kind, *task; /* handed to the devices as they are */
     const char *base_path;    /* file of the base model, offered to devices as the blob */
     uint8_t base_sha[32];     /* of this name; NULL: none */

@@ -16,6 +16,7 @@
 #include "base/base.h"
 #include "codec/codec.h"
 #include "fl/aggregate/aggregate.h"
+#include "fl/privacy/privacy.h"
 #include "nn/nn.h"
 
 /* A client's local problem f_i.  x is (dim).  All functions may be NULL but grad. */
@@ -48,9 +49,10 @@ typedef struct {
     const codec *up; /* uplink compressor */
     const double *up_p;
     const kern *k;
-    /* NULL, or a robust rule in place of the mean; then `kept` is the driver's memory of
+    /* NULL, or a robust rule in place of the mean, or noise over it; then `kept` is the driver's memory of
      * fl_round_bytes(), valid from server_begin to server_close: the cohort's updates. */
     const aggregate_rule *robust;
+    const privacy_rule *privacy;
     void *kept;
     pool *pool; /* for server_close; NULL: one thread */
     /* Called with a part of the server's state that this call will not touch again: a
@@ -65,7 +67,7 @@ enum {
     FL_TAKES_SIGNS = 1u << 2,  /* sound with a codec that keeps directions alone */
     FL_EVERY_CLIENT = 1u << 3, /* every client in every round, or the state goes wrong */
     FL_WHOLE_COHORT = 1u << 4, /* whoever is chosen answers: nobody asked in vain */
-    FL_ROBUST = 1u << 5, /* a robust aggregator may stand in for its mean (average.h) */
+    FL_ROBUST = 1u << 5, /* a robust or a noisy rule may stand in for its mean (average.h) */
 };
 
 typedef struct fl_algo fl_algo;
@@ -130,6 +132,7 @@ struct fl_recipe {
     const codec *up;
     double up_p[16];
     aggregate_rule robust;
+    privacy_rule privacy;
 };
 om_status fl_recipe_of(str algo, str algo_params, str codec_name, str codec_params,
                        fl_recipe *out, om_err *err);

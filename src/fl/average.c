@@ -91,8 +91,12 @@ static size_t id_bytes(const fl_env *e)
     return size_align((size_t)e->cohort * sizeof(uint32_t), 64);
 }
 
+static bool is_private(const fl_env *e) { return e->privacy && e->privacy->on; }
+
 size_t fl_round_bytes(const fl_env *e)
 {
+    if (is_private(e))
+        return privacy_bytes(e->dim);
     if (!is_robust(e))
         return 0;
     return id_bytes(e) + e->cohort * stride(e) +
@@ -141,6 +145,35 @@ static om_status robust_mean(const fl_env *e, const head *h, float *out, om_err 
     return aggregate_run(e->robust, &rows, room.id,
                          rng_for(e->seed, e->round, 0, USE_BUCKETS), e->k, e->pool, out,
                          room.scratch, err);
+}
+
+/* ---- with privacy: clipped sums on a grid, in the driver's memory ---- */
+
+/* Of the head's notes; the rows that may be private keep none of their own. */
+static privacy_ledger *ledger(head *h)
+{
+    _Static_assert(sizeof(privacy_ledger) <= sizeof(h->note), "a ledger fits the notes");
+    return (privacy_ledger *)(void *)h->note;
+}
+
+static om_status add_private(const fl_env *e, head *h, const uint8_t *up, size_t up_n,
+                             om_err *err)
+{
+    if (h->received == 0)
+        privacy_begin(e->kept, e->dim);
+    TRY(e->up->decode(e->up_p, up, up_n, 1.0f, privacy_update(e->kept, e->dim), e->dim,
+                      err));
+    privacy_add(e->privacy, ledger(h), e->kept, e->dim);
+    return OM_OK;
+}
+
+/* A round without anybody is noise like any other. */
+static om_status release_private(const fl_env *e, head *h, float *out, om_err *err)
+{
+    if (h->received == 0)
+        privacy_begin(e->kept, e->dim);
+    return privacy_release(e->privacy, ledger(h), e->kept, e->dim, e->cohort, e->seed,
+                           e->round, out, err);
 }
 
 /* ---- receiving ---- */
@@ -213,7 +246,9 @@ om_status average_recv(const fl_env *e, void *server, uint32_t id, uint64_t samp
     float weight = weighted ? (float)samples : 1.0f;
     head *h = server;
     bool kept = true;
-    if (is_robust(e))
+    if (is_private(e))
+        TRY(add_private(e, h, up, up_n, err));
+    else if (is_robust(e))
         TRY(keep_row(e, h, id, up, up_n, &kept, err));
     else
         TRY(e->up->decode(e->up_p, up, up_n, weight, average_vector(e, server, 1), e->dim,
@@ -233,13 +268,16 @@ om_status average_sum(const fl_env *e, void *server, double divisor, float **out
 {
     head *h = server;
     float *sum = average_vector(e, server, 1);
+    bool ready = is_robust(e) || is_private(e);
     *out = NULL;
-    if (h->received == 0)
+    if (h->received == 0 && !is_private(e))
         return OM_OK;
     float scale = (float)(1.0 / divisor);
-    if (is_robust(e))
+    if (is_private(e))
+        TRY(release_private(e, h, sum, err));
+    else if (is_robust(e))
         TRY(robust_mean(e, h, sum, err));
-    for (size_t i = 0; i < e->dim && !is_robust(e); i++)
+    for (size_t i = 0; i < e->dim && !ready; i++)
         sum[i] *= scale;
     size_t bad = first_absurd(sum, e->dim);
     if (bad < e->dim)

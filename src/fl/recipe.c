@@ -120,6 +120,14 @@ static om_status check_class(const fl_recipe *r, om_err *err)
 
 static om_status check_robust(const fl_recipe *r, om_err *err)
 {
+    if (r->privacy.on && !(r->algo->flags & FL_ROBUST))
+        return fail(err, OM_EARG, "%s has no private version; nearest: fedavg",
+                    r->algo->name);
+    if (r->privacy.on && !aggregate_is_mean(&r->robust))
+        return fail(err, OM_EARG,
+                    "the noise of privacy is measured for a mean, and aggregator %s is "
+                    "none; choose one of the two",
+                    r->robust.row->name);
     if (aggregate_is_mean(&r->robust) || (r->algo->flags & FL_ROBUST))
         return OM_OK;
     return fail(err, OM_EARG,

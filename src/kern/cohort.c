@@ -41,14 +41,30 @@ typedef struct {
     char *scratch;  /* (threads, product_bytes) */
 } gram_job;
 
+/* NULL: by general matrix products. */
+static const cohort_products *products_for(const kern *k)
+{
+#if defined(__x86_64__)
+    if (k->flags & CPU_AMX)
+        return &cohort_amx;
+#endif
+    (void)k;
+    return NULL;
+}
+
 static void gram_group(gram_job *j, size_t group, int worker)
 {
     const cohort *c = j->c;
+    const cohort_products *own = products_for(j->k);
     size_t n = c->n, pieces = (c->d + GRAM_PIECE - 1) / GRAM_PIECE;
     size_t from = pieces * group / j->groups, to = pieces * (group + 1) / j->groups;
     double *sum = j->sum + group * n * n;
     float *part = j->product + (size_t)worker * n * n;
     arena room = arena_of(j->scratch + (size_t)worker * j->product_bytes, j->product_bytes);
+    if (own) {
+        own->span(c, from * GRAM_PIECE, size_min(to * GRAM_PIECE, c->d), sum, room.beg);
+        return;
+    }
     for (size_t q = from; q < to; q++) {
         size_t at = q * GRAM_PIECE;
         gemm_args g = {.m = n,
@@ -78,6 +94,8 @@ static void gram_work(void *ctx, size_t beg, size_t end, int worker)
 
 static size_t product_bytes(const kern *k, size_t n)
 {
+    if (products_for(k))
+        return size_align(products_for(k)->bytes(n), 64);
     return size_align(gemm_bytes(k, n, n, GRAM_PIECE, NULL), 64) + 64;
 }
 

@@ -31,7 +31,7 @@ typedef struct {
 enum { COHORT_LANES = 64, COHORT_STRIDE = 80, COHORT_MOST = 16384 /* rows */ };
 
 /* g (n, n) doubles, symmetric.  Products are summed in f32 within 1024 coordinates and in
- * double across them; g_ij is off by less than about 1e-5 |v_i| |v_j|. */
+ * double across them; g_ij is off by less than 3e-5 |v_i| |v_j|, in the mean far less. */
 size_t cohort_gram_bytes(const kern *k, size_t n, const pool *p);
 void cohort_gram(const kern *k, pool *p, const cohort *c, double *g, arena scratch);
 
@@ -74,6 +74,14 @@ typedef struct cohort_kernels {
                         uint32_t *index);
 } cohort_kernels;
 
+/* Inner products of the rows over coordinates [from, to), added to the upper half of sum
+ * (n, n); what is below the diagonal is undefined.  bytes(n) of scratch. */
+typedef struct cohort_products {
+    size_t (*bytes)(size_t n);
+    void (*span)(const cohort *c, size_t from, size_t to, double *sum, char *scratch);
+} cohort_products;
+
+extern const cohort_products cohort_amx;
 extern const cohort_kernels cohort_c, cohort_avx2, cohort_avx512, cohort_neon;
 const cohort_kernels *cohort_kernels_for(unsigned flags);
 

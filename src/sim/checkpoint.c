@@ -27,6 +27,8 @@ static void fingerprint(const sim *s, uint8_t out[32])
         sha256_update(&h, a->name, strlen(a->name) + 1);
         sha256_update(&h, r->robust.p, param_count(a->params) * sizeof(double));
     }
+    if (r->privacy.on)
+        sha256_update(&h, r->privacy.p, PRIVACY_PARAMS * sizeof(double));
     if (c->attack.row) {
         sha256_update(&h, c->attack.row->name, strlen(c->attack.row->name) + 1);
         sha256_update(&h, c->attack.p, param_count(c->attack.row->params) * sizeof(double));

@@ -37,6 +37,13 @@ static om_status check(const sim_config *c, om_err *err)
     return fl_recipe_check(&c->recipe, err);
 }
 
+/* Do clients join by coins of their own? */
+static bool by_coins(const sim *s)
+{
+    const privacy_rule *p = &s->conf.recipe.privacy;
+    return p->on && p->p[PRIVACY_SAMPLING] > 0.5;
+}
+
 static om_status take_memory(sim *s, om_err *err)
 {
     const fl_env *e = &s->env;
@@ -51,7 +58,7 @@ static om_status take_memory(sim *s, om_err *err)
     s->clients = mem_array(s->conf.n_clients, s->client_bytes);
     s->scratch = mem_array(threads, s->scratch_bytes);
     s->seat = mem_array(s->wave, sizeof(seat));
-    s->chosen = mem_array(asked, sizeof(*s->chosen));
+    s->chosen = mem_array(by_coins(s) ? s->conf.n_clients : asked, sizeof(*s->chosen));
     s->cohort_scratch = mem_alloc(fl_cohort_bytes(s->conf.n_clients));
     s->down = buf_growing(algo(s)->down_bound(e) + 1);
     bool ok = s->server && s->clients && s->scratch && s->seat && s->chosen &&
@@ -93,6 +100,7 @@ om_status sim_open(const sim_config *c, const float *x0, sim **out, om_err *err)
                       .up_p = s->conf.recipe.up_p,
                       .k = c->k,
                       .robust = &s->conf.recipe.robust,
+                      .privacy = &s->conf.recipe.privacy,
                       .pool = c->pool};
     if (st == OM_OK)
         st = take_memory(s, err);
@@ -225,18 +233,40 @@ static void end_clients(sim *s, uint32_t n, sim_row *row)
     row->down_bytes += (uint64_t)s->down.len * n;
 }
 
+enum { USE_JOIN = 0x6a6f696e };
+
+/* Who answers, into chosen: a cohort's choice and its dropouts, or everyone's own coin,
+ * any number of them. */
+static uint32_t choose(sim *s)
+{
+    const sim_config *c = &s->conf;
+    uint32_t n = 0;
+    rng coin = rng_for(c->seed, s->env.round, 0, USE_JOIN);
+    if (!by_coins(s)) {
+        fl_cohort(c->seed, s->env.round, c->n_clients, c->asked, s->chosen,
+                  arena_of(s->cohort_scratch, fl_cohort_bytes(c->n_clients)));
+        return answering(s);
+    }
+    for (uint32_t i = 0; i < c->n_clients; i++)
+        if (rng_unit(&coin) * c->n_clients < c->cohort)
+            s->chosen[n++] = i;
+    return n;
+}
+
 om_status sim_round(sim *s, sim_row *out, om_err *err)
 {
     const sim_config *c = &s->conf;
     uint64_t from_ns = os_now_ns();
-    sim_row row = {.round = s->env.round, .asked = c->asked, .score = {unknown, unknown, unknown}};
-    fl_cohort(c->seed, s->env.round, c->n_clients, c->asked, s->chosen,
-              arena_of(s->cohort_scratch, fl_cohort_bytes(c->n_clients)));
-    uint32_t n = answering(s);
+    sim_row row = {.round = s->env.round,
+                   .asked = c->asked,
+                   .score = {unknown, unknown, unknown}};
+    uint32_t n = choose(s);
     s->down.len = 0;
+    if (by_coins(s))
+        row.asked = n;
     TRY(algo(s)->server_begin(&s->env, s->server, &s->down, err));
-    row.down_bytes = (uint64_t)s->down.len * c->asked;
-    if (n > 0 && n >= c->min) {
+    row.down_bytes = (uint64_t)s->down.len * row.asked;
+    if ((n > 0 && n >= c->min) || c->recipe.privacy.on) {
         TRY(waves(s, n, &row, err));
         om_status st = algo(s)->server_close(&s->env, s->server, scratch_of(s, 0), err);
         row.unchanged = s->hostile && st == OM_ELIMIT; /* by contract the model stands */

@@ -31,8 +31,8 @@ enum { PRE_NONE, PRE_BUCKETING, PRE_NNM, PRE_ARC, PRE_ARC_NNM };
 #define AGGREGATE_PRES "none|bucketing|nnm|arc|arc+nnm"
 
 #define AGGREGATE_PARAMS                                                                   \
-    [AGGREGATE_F] = {"num_byzantine", 0, 0, 8191, "updates of a round that may be hostile", \
-                     NULL},                                                                \
+    [AGGREGATE_F] = {"num_byzantine", 0, 0, 8191,                                          \
+                     "updates of a round that may be hostile", NULL},                      \
     [AGGREGATE_PRE] = {"pre", 0, 0, 4,                                                     \
                        "before the rule: means of random buckets; means of nearest "       \
                        "neighbours; clipping of the longest",                              \

@@ -67,7 +67,8 @@ typedef struct {
     uint64_t seed;
     const kern *k;
     const uint8_t *hostile; /* by client */
-    om_status (*decode)(const void *ctx, const uint8_t *in, size_t n, float *y, om_err *err);
+    om_status (*decode)(const void *ctx, const uint8_t *in, size_t n, float *y,
+                        om_err *err);
     om_status (*encode)(const void *ctx, uint32_t client, const float *x, buf *out,
                         om_err *err);
     const void *ctx;
