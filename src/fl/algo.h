@@ -49,8 +49,8 @@ typedef struct {
     const codec *up; /* uplink compressor */
     const double *up_p;
     const kern *k;
-    /* NULL, or a robust rule in place of the mean, or noise over it; then `kept` is the driver's memory of
-     * fl_round_bytes(), valid from server_begin to server_close: the cohort's updates. */
+    /* NULL, or a robust rule in place of the mean, or noise over it; then `kept` is the
+     * driver's memory of fl_round_bytes(), from server_begin to server_close. */
     const aggregate_rule *robust;
     const privacy_rule *privacy;
     void *kept;
