@@ -208,9 +208,13 @@ static om_status set_named(config *c, str section, str key, str v, bool *known, 
         return OM_OK;
     }
     if (str_is(section, "privacy")) {
-        if (!name)
-            return param_set(privacy_params, "privacy", r->privacy.p, key, v, err);
-        param_defaults(privacy_params, r->privacy.p);
+        if (!r->privacy.on)
+            param_defaults(privacy_params, r->privacy.p);
+        if (!name) { /* who asks for an epsilon asks for privacy */
+            TRY(param_set(privacy_params, "privacy", r->privacy.p, key, v, err));
+            r->privacy.on = true;
+            return OM_OK;
+        }
         r->privacy.on = str_is(v, "gaussian");
         return r->privacy.on || str_is(v, "none")
                    ? OM_OK
