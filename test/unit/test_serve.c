@@ -224,6 +224,7 @@ static void hostile_clients(test *t)
         os_sleep_ms(50);
     CHECK(t, open_files() <= files_before + 2);
     CHECK(t, resident_kb() < kb + 4096 || test_quick());
+    settle(&x);
     engine_read_stats(x.e, &st);
     CHECK_INT(t, st.running + st.waiting, 0);
     printf("  a request takes %.2f ms alone, %.2f ms beside 1000 hostile clients, %.2f after\n",
