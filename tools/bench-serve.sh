@@ -11,6 +11,7 @@ octomil=${OCTOMIL:-$here/build/release/octomil}
 bench=${BENCH_SERVE:-$here/build/release/bench/bench_serve}
 work=$(mktemp -d)
 trap 'kill $ours $peer 2>/dev/null; rm -rf "$work"' EXIT
+trap 'exit 1' INT TERM
 threads=${THREADS:-$(nproc)}
 
 "$octomil" serve m="$model" --listen 127.0.0.1:0 --threads "$threads" >"$work/ours" 2>&1 &
