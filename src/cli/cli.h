@@ -24,6 +24,7 @@ typedef struct {
 } cli_option;
 
 typedef struct cli cli;
+struct sim_ranks;
 
 typedef struct {
     const char *name, *summary;
@@ -46,6 +47,7 @@ struct cli {
     bool tty;                /* standard error is a terminal */
     om_cancel *cancel;       /* set by Ctrl-C and SIGTERM; a chat may clear it again */
     kern kernels;            /* ready to use */
+    struct sim_ranks *ranks; /* octomil-mpi: its fellows; else NULL */
     pool *pool;              /* --threads, default: the CPUs this process may run on */
     buf out;                 /* the answer: printed when run() returns OK */
     void *impl_;

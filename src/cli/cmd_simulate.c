@@ -7,6 +7,7 @@
 #include "cli/plot.h"
 #include "cli/federated.h"
 #include "cli/problem.h"
+#include "cli/ranks.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -17,6 +18,7 @@ typedef struct {
     problem *problem;
     sim *sim;
     const char *out;     /* folder, or NULL */
+    bool silent;         /* another rank writes the results */
     uint64_t checkpoint; /* rounds between, 0: at the end only */
     buf csv, jsonl;      /* rows not yet written */
     uint64_t flushed_ns;
@@ -55,7 +57,7 @@ static om_status append(job *j, const char *name, buf *rows, om_err *err)
 
 static om_status flush(job *j, om_err *err)
 {
-    if (!j->out)
+    if (!j->out || j->silent)
         return OM_OK;
     j->flushed_ns = os_now_ns();
     TRY(append(j, "results.csv", &j->csv, err));
@@ -99,7 +101,7 @@ static om_status record(job *j, const sim_row *r, om_err *err)
 {
     j->row[r->round - j->first] = *r;
     j->seconds += r->seconds;
-    if (!j->out)
+    if (!j->out || j->silent)
         return OM_OK;
     om_status s = put_row(j, r);
     if (s != OM_OK)
@@ -200,6 +202,8 @@ static om_status start(job *j, om_err *err)
         j->first = sim_rounds_done(j->sim);
         cli_note(j->c, "resumed after round %llu", (unsigned long long)j->first);
     }
+    if (j->silent)
+        return OM_OK;
     TRY(trim(j, "results.csv", csv_head, 0, err));
     return trim(j, "results.jsonl", "", strlen("{\"round\":"), err);
 }
@@ -215,7 +219,7 @@ static om_status rounds(job *j, om_err *err)
             s = record(j, &row, err);
         uint64_t done = sim_rounds_done(j->sim);
         cli_progress(j->c, "simulate", "rounds", done, total);
-        if (s == OM_OK && j->out && j->checkpoint && done % j->checkpoint == 0)
+        if (s == OM_OK && j->out && !j->silent && j->checkpoint && done % j->checkpoint == 0)
             s = save(j, err);
     }
     cli_progress_end(j->c);
@@ -230,7 +234,7 @@ static om_status simulate(job *j, om_err *err)
     if (!j->row)
         return fail(err, OM_ENOMEM, "simulate: no memory for the results");
     TRY(rounds(j, err));
-    if (!j->out)
+    if (!j->out || j->silent)
         return OM_OK;
     TRY(save(j, err));
     if (j->conf.model.kind == CONFIG_LLM) {
@@ -331,6 +335,13 @@ static om_status overrides(job *j, om_err *err)
     if (cli_given(c, "rounds"))
         TRY(cli_u64(c, "rounds", 1, 1000000000, &j->conf.rounds, err));
     TRY(cli_u64(c, "checkpoint", 0, 1000000000, &j->checkpoint, err));
+    if (c->ranks) {
+        int how;
+        TRY(cli_choice(c, "placement", "static|size", &how, err));
+        c->ranks->by_size = how == 1;
+        j->silent = c->ranks->rank != 0;
+        c->quiet = c->quiet || j->silent;
+    }
     j->out = cli_given(c, "out") ? cli_str(c, "out") : j->conf.out[0] ? j->conf.out : NULL;
     return OM_OK;
 }
@@ -349,7 +360,8 @@ static om_status open_all(job *j, om_err *err)
                     .evaluate_every = (uint32_t)c->evaluate_every,
                     .k = &j->c->kernels,
                     .pool = j->c->pool,
-                    .cancel = j->c->cancel};
+                    .cancel = j->c->cancel,
+                    .ranks = j->c->ranks};
     TRY(problem_open(c, &j->c->kernels, j->c->pool, j->c->cancel, &j->problem, err));
     problem_describe(j->problem, &s, &x0);
     if (asked > s.n_clients)
@@ -366,6 +378,15 @@ static om_status open_all(job *j, om_err *err)
                  p->p[PRIVACY_NOISE], p->p[PRIVACY_EPSILON], p->p[PRIVACY_DELTA]);
         j->privacy = *p;
         j->cohort = s.cohort, j->n_clients = s.n_clients;
+    }
+    char states[PATH_BYTES];
+    if (j->out) {
+        char name[32] = "clients.state";
+        if (j->c->ranks)
+            snprintf(name, sizeof(name), "clients.state.%d", j->c->ranks->rank);
+        TRY(os_mkdirs(j->out, err));
+        TRY(path_in(j, name, states, err));
+        s.states_path = states;
     }
     j->dim = s.dim;
     cli_note(j->c, "%s", problem_summary(j->problem));
@@ -413,6 +434,8 @@ static const cli_option options[] = {
     {"set", 's', "KEY=VALUE", NULL, "one key over the file's, such as algorithm.lr=0.05",
      true},
     {"checkpoint", 0, "N", "0", "save DIR/run.sim every N rounds; 0: at the end", false},
+    {"placement", 0, "HOW", "static",
+     "octomil-mpi: clients go to ranks in turn (static) or largest first (size)", false},
     {"resume", 0, NULL, NULL, "continue from DIR/run.sim, to the same bits", false},
     {0}};
 
@@ -424,7 +447,9 @@ const command command_simulate = {
     .max_operands = 1,
     .options = options,
     .details =
-        "The same seed gives the same model, bit for bit, for any --threads.\n"
+        "The same seed gives the same model, bit for bit, for any --threads, and for any\n"
+        "number of ranks of octomil-mpi (the same program, where MPI is installed).  States\n"
+        "of clients beyond 256 MB are mapped from DIR/clients.state.\n"
         "    octomil init bowl --kind quadratic && octomil simulate bowl.yaml --out runs\n",
     .run = run,
 };

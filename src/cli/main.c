@@ -4,6 +4,7 @@
 #include "cli/cli.h"
 #include "cli/list.h"
 #include "cli/parse.h"
+#include "cli/ranks.h"
 
 #include <signal.h>
 #include <stdio.h>
@@ -85,9 +86,11 @@ static int unknown_command(const char *name)
 
 int main(int argc, char **argv)
 {
+    sim_ranks *ranks = ranks_start(&argc, &argv);
     const char *verb = argc > 1 ? argv[1] : "--help";
     parsed *p = mem_alloc(sizeof(*p));
-    cli c = {.impl_ = p, .cancel = &interrupted, .tty = isatty(2), .out = buf_growing(1 << 20)};
+    cli c = {.impl_ = p, .cancel = &interrupted, .tty = isatty(2),
+             .out = buf_growing(1 << 20), .ranks = ranks};
     if (!p) {
         fprintf(stderr, "octomil: out of memory\n");
         return 1;
@@ -121,5 +124,7 @@ int main(int argc, char **argv)
     pool_close(c.pool);
     buf_free(&c.out);
     mem_free(p);
+    ranks_end(status);
+    mem_free(ranks);
     return status;
 }

@@ -593,6 +593,12 @@ void problem_close(problem *p)
     mem_free(p);
 }
 
+static uint64_t samples(void *ctx, uint32_t client)
+{
+    const problem *p = ctx;
+    return p->split.first[client + 1] - p->split.first[client];
+}
+
 void problem_describe(problem *p, sim_config *s, const float **x0)
 {
     const kind *what = &kinds[p->conf->model.kind];
@@ -600,6 +606,7 @@ void problem_describe(problem *p, sim_config *s, const float **x0)
     s->n_clients = p->n_clients;
     s->make_oracle = what->client;
     s->evaluate = what->score;
+    s->samples = p->split.first ? samples : NULL;
     s->ctx = p;
     *x0 = p->x0;
 }

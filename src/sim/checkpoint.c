@@ -63,7 +63,7 @@ static om_status write_all(const sim *s, os_put *f, om_err *err)
     TRY(buf_u64(&b, s->total_up_bytes));
     TRY(put(f, &h, head, sizeof(head), err));
     TRY(put(f, &h, s->server, server_bytes(s), err));
-    TRY(put(f, &h, s->clients, s->client_bytes * s->conf.n_clients, err));
+    TRY(put(f, &h, s->clients.p, s->client_bytes * s->conf.n_clients, err));
     sha256_final(&h, sum);
     return os_put_write(f, sum, sizeof(sum), err);
 }
@@ -104,7 +104,7 @@ static om_status restore(sim *s, const os_map *m, const char *path, om_err *err)
         return fail(err, OM_EFORMAT, "'%s' is damaged: its checksum does not fit", path);
     memcpy(s->server, sp, server);
     if (clients)
-        memcpy(s->clients, cp, clients);
+        memcpy(s->clients.p, cp, clients);
     s->env.round = (uint32_t)round;
     s->total_down_bytes = down;
     s->total_up_bytes = up;

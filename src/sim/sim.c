@@ -44,24 +44,60 @@ static bool by_coins(const sim *s)
     return p->on && p->p[PRIVACY_SAMPLING] > 0.5;
 }
 
+/* Ranks agree on it, so that they make the same waves. */
+static om_status choose_wave(sim *s, om_err *err)
+{
+    const sim_ranks *r = s->conf.ranks;
+    uint64_t threads = (uint64_t)pool_threads(s->conf.pool), most = 0;
+    if (!r) {
+        s->wave = (uint32_t)size_min(s->conf.asked, threads * WAVE_PER_THREAD);
+    } else {
+        uint64_t *all = mem_array((size_t)r->size, sizeof(*all));
+        size_t *n_of = mem_array((size_t)r->size, sizeof(*n_of));
+        om_status st = all && n_of ? OM_OK : fail(err, OM_ENOMEM, "simulate: no memory");
+        for (int i = 0; n_of && i < r->size; i++)
+            n_of[i] = sizeof(*all);
+        if (st == OM_OK)
+            st = r->all_gather(r->ctx, &threads, all, n_of, err);
+        for (int i = 0; st == OM_OK && i < r->size; i++)
+            most = all[i] > most ? all[i] : most;
+        mem_free(all);
+        mem_free(n_of);
+        TRY(st);
+        s->wave = (uint32_t)size_min(s->conf.asked,
+                                     most * WAVE_PER_THREAD * (uint64_t)r->size);
+    }
+    if (s->conf.attack.row)
+        s->wave = s->conf.asked;
+    return OM_OK;
+}
+
+static om_status take_states(sim *s, om_err *err)
+{
+    size_t n;
+    s->client_bytes = size_align(algo(s)->client_bytes(&s->env), 64);
+    if (!size_mul(s->conf.n_clients, s->client_bytes, &n))
+        return fail(err, OM_ENOMEM, "simulate: states of %zu bytes for %u clients",
+                    s->client_bytes, (unsigned)s->conf.n_clients);
+    const char *path = n > SIM_STATES_IN_MEMORY ? s->conf.states_path : NULL;
+    return os_state_create(path, n, &s->clients, err);
+}
+
 static om_status take_memory(sim *s, om_err *err)
 {
     const fl_env *e = &s->env;
     size_t threads = (size_t)pool_threads(s->conf.pool), asked = s->conf.asked;
     size_t bound = algo(s)->up_bound(e);
-    s->client_bytes = size_align(algo(s)->client_bytes(e), 64);
+    TRY(choose_wave(s, err));
+    TRY(take_states(s, err));
     s->scratch_bytes = size_align(algo(s)->scratch_bytes(e), 64) + 64;
-    s->wave = (uint32_t)size_min(asked, threads * WAVE_PER_THREAD);
-    if (s->conf.attack.row)
-        s->wave = (uint32_t)asked;
     s->server = mem_alloc(algo(s)->server_bytes(e));
-    s->clients = mem_array(s->conf.n_clients, s->client_bytes);
     s->scratch = mem_array(threads, s->scratch_bytes);
     s->seat = mem_array(s->wave, sizeof(seat));
     s->chosen = mem_array(by_coins(s) ? s->conf.n_clients : asked, sizeof(*s->chosen));
     s->cohort_scratch = mem_alloc(fl_cohort_bytes(s->conf.n_clients));
     s->down = buf_growing(algo(s)->down_bound(e) + 1);
-    bool ok = s->server && s->clients && s->scratch && s->seat && s->chosen &&
+    bool ok = s->server && s->scratch && s->seat && s->chosen &&
               s->cohort_scratch && buf_reserve(&s->down, algo(s)->down_bound(e)) == OM_OK;
     size_t round = fl_round_bytes(e);
     ok = ok && (round == 0 || os_state_create(NULL, round, &s->round, err) == OM_OK);
@@ -104,6 +140,8 @@ om_status sim_open(const sim_config *c, const float *x0, sim **out, om_err *err)
                       .pool = c->pool};
     if (st == OM_OK)
         st = take_memory(s, err);
+    if (st == OM_OK && c->ranks)
+        st = ranks_open(s, err);
     if (st == OM_OK)
         st = hostile_open(s, err);
     if (st == OM_OK)
@@ -125,8 +163,9 @@ void sim_close(sim *s)
     buf_free(&s->down);
     os_state_close(&s->round);
     hostile_close(s);
+    ranks_close(s);
+    os_state_close(&s->clients);
     mem_free(s->server);
-    mem_free(s->clients);
     mem_free(s->scratch);
     mem_free(s->seat);
     mem_free(s->chosen);
@@ -164,6 +203,8 @@ static void client_work(void *ctx, size_t beg, size_t end, int worker)
         c->up.len = 0;
         c->loss = unknown;
         c->err = (om_err){0};
+        if (s->conf.ranks && s->rank_of[i] != s->conf.ranks->rank)
+            continue;
         if (is_cancelled(s->conf.cancel))
             c->status = fail(&c->err, OM_ECANCEL, "simulate: cancelled");
         else
@@ -172,7 +213,7 @@ static void client_work(void *ctx, size_t beg, size_t end, int worker)
             continue;
         c->samples = f.n_samples;
         c->status = algo(s)->client_step(
-            &s->env, c->client, s->clients + c->client * s->client_bytes, &f, s->down.data,
+            &s->env, c->client, s->clients.p + c->client * s->client_bytes, &f, s->down.data,
             s->down.len, &c->up, &c->loss, scratch_of(s, worker), &c->err);
     }
 }
@@ -215,7 +256,11 @@ static om_status waves(sim *s, uint32_t n, sim_row *row, om_err *err)
         size_t m = size_min(s->wave, n - from);
         for (size_t i = 0; i < m; i++)
             s->seat[i].client = s->chosen[from + i];
+        if (s->conf.ranks)
+            ranks_deal(s, m);
         pool_run(s->conf.pool, m, 1, client_work, s);
+        if (s->conf.ranks)
+            TRY(ranks_exchange(s, m, err));
         if (s->hostile)
             TRY(hostile_wave(s, m, err));
         TRY(receive(s, m, row, &samples, err));
@@ -229,7 +274,7 @@ static void end_clients(sim *s, uint32_t n, sim_row *row)
 {
     for (uint32_t i = 0; i < n; i++)
         algo(s)->client_end(&s->env, s->chosen[i],
-                            s->clients + s->chosen[i] * s->client_bytes, sim_model(s));
+                            s->clients.p + s->chosen[i] * s->client_bytes, sim_model(s));
     row->down_bytes += (uint64_t)s->down.len * n;
 }
 
@@ -277,6 +322,8 @@ om_status sim_round(sim *s, sim_row *out, om_err *err)
     } else {
         row.train_loss = unknown;
     }
+    if (s->clients.fd_ >= 0)
+        os_state_release(&s->clients);
     s->env.round++;
     row.total_down_bytes = s->total_down_bytes += row.down_bytes;
     row.total_up_bytes = s->total_up_bytes += row.up_bytes;

@@ -18,6 +18,17 @@ typedef struct {
     double backdoor; /* part of triggered rows that go to the attackers' class */
 } sim_score;
 
+/* Processes that simulate together; see ranks.c. */
+typedef struct sim_ranks {
+    int rank, size;
+    bool by_size; /* deal clients by their samples; else in turn */
+    /* n_of (size): bytes of each rank; `mine` has n_of[rank], `all` their sum.  Every rank
+     * calls it the same number of times. */
+    om_status (*all_gather)(void *ctx, const void *mine, void *all, const size_t *n_of,
+                            om_err *err);
+    void *ctx;
+} sim_ranks;
+
 typedef struct {
     fl_recipe recipe;
     size_t dim;
@@ -32,6 +43,10 @@ typedef struct {
     const kern *k;
     pool *pool; /* NULL: one thread */
     const om_cancel *cancel;
+    const sim_ranks *ranks; /* NULL: this process alone */
+    /* File for the clients' states when they are more than SIM_STATES_IN_MEMORY: mapped,
+     * so that memory holds those of a wave.  NULL: always memory. */
+    const char *states_path;
 
     /* The problem.  Called from several threads at once with different workers; what
      * *out points to is used until the next call for that worker. */
@@ -39,8 +54,12 @@ typedef struct {
                              om_err *err);
     /* Score of a model (dim), from the calling thread, pool idle; may be NULL. */
     om_status (*evaluate)(void *ctx, const float *x, sim_score *out, om_err *err);
+    /* How many samples a client has, for dealing by size; NULL: not known beforehand. */
+    uint64_t (*samples)(void *ctx, uint32_t client);
     void *ctx;
 } sim_config;
+
+#define SIM_STATES_IN_MEMORY ((size_t)256 << 20)
 
 typedef struct {
     uint32_t round; /* from 0; the model after it is version round + 1 */

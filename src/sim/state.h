@@ -18,7 +18,7 @@ struct sim {
     sim_config conf;
     fl_env env;
     void *server;
-    char *clients; /* n_clients x client_bytes */
+    os_state clients; /* n_clients x client_bytes */
     size_t client_bytes, scratch_bytes;
     char *scratch; /* one a thread */
     buf down;
@@ -32,7 +32,19 @@ struct sim {
     uint32_t *chosen; /* (asked) ids of the round, ascending */
     void *cohort_scratch;
     uint64_t total_down_bytes, total_up_bytes;
+    /* with conf.ranks: */
+    int *rank_of;         /* (wave) whose client it is */
+    uint64_t *rank_load;  /* (ranks) */
+    size_t *rank_bytes;   /* (ranks) */
+    buf out, in;
 };
+
+/* Under conf.ranks: whose the n seats are; then, once their owners have computed them,
+ * everybody gets to know them. */
+om_status ranks_open(sim *s, om_err *err);
+void ranks_close(sim *s);
+void ranks_deal(sim *s, size_t n);
+om_status ranks_exchange(sim *s, size_t n, om_err *err);
 
 om_status hostile_open(sim *s, om_err *err);
 void hostile_close(sim *s);
