@@ -1,4 +1,5 @@
-/* cmd_simulate.c - a whole federation in one process, from a configuration file.
+/* cmd_simulate.c - a whole federation in one process, from a configuration file; or,
+ * with --sweep, one after the other for every combination of some keys' values.
  *
  * Rows go to OUT/results.csv and OUT/results.jsonl as they come, the curve to
  * OUT/curve.svg at the end; OUT/run.sim is a checkpoint from which --resume continues to
@@ -8,6 +9,7 @@
 #include "cli/federated.h"
 #include "cli/problem.h"
 #include "cli/ranks.h"
+#include "cli/sweep.h"
 
 #include <math.h>
 #include <stdio.h>
@@ -19,6 +21,7 @@ typedef struct {
     sim *sim;
     const char *out;     /* folder, or NULL */
     bool silent;         /* another rank writes the results */
+    bool resume;
     uint64_t checkpoint; /* rounds between, 0: at the end only */
     buf csv, jsonl;      /* rows not yet written */
     uint64_t flushed_ns;
@@ -191,13 +194,13 @@ static om_status start(job *j, om_err *err)
 {
     char path[PATH_BYTES];
     if (!j->out) {
-        if (cli_flag(j->c, "resume"))
+        if (j->resume)
             return fail(err, OM_EARG, "--resume needs the folder of the run: --out DIR");
         return OM_OK;
     }
     TRY(os_mkdirs(j->out, err));
     TRY(path_in(j, "run.sim", path, err));
-    if (cli_flag(j->c, "resume")) {
+    if (j->resume) {
         TRY(sim_load(j->sim, path, err));
         j->first = sim_rounds_done(j->sim);
         cli_note(j->c, "resumed after round %llu", (unsigned long long)j->first);
@@ -401,30 +404,166 @@ static om_status open_all(job *j, om_err *err)
 
 static om_status all(job *j, om_err *err)
 {
-    TRY(config_read(j->c->operand[0], &j->conf, err));
-    TRY(overrides(j, err));
     TRY(open_all(j, err));
     TRY(start(j, err));
-    TRY(simulate(j, err));
-    return answer(j, err);
+    return simulate(j, err);
 }
 
-static om_status run(cli *c, om_err *err)
+static void job_close(job *j)
 {
-    job *j = mem_alloc(sizeof(*j));
-    if (!j)
-        return fail(err, OM_ENOMEM, "simulate: no memory");
-    j->c = c;
-    j->csv = buf_growing(MOST_PENDING);
-    j->jsonl = buf_growing(MOST_PENDING);
-    om_status s = all(j, err);
     sim_close(j->sim);
     problem_close(j->problem);
     buf_free(&j->csv);
     buf_free(&j->jsonl);
     mem_free(j->row);
     mem_free(j);
+}
+
+/* The configuration, with what the command line says over it. */
+static om_status job_open(cli *c, job **out, om_err *err)
+{
+    job *j = *out = mem_alloc(sizeof(*j));
+    if (!j)
+        return fail(err, OM_ENOMEM, "simulate: no memory");
+    j->c = c;
+    j->csv = buf_growing(MOST_PENDING);
+    j->jsonl = buf_growing(MOST_PENDING);
+    j->resume = cli_flag(c, "resume");
+    om_status s = config_read(c->operand[0], &j->conf, err);
+    if (s == OM_OK)
+        s = overrides(j, err);
+    if (s != OM_OK) {
+        job_close(j);
+        *out = NULL;
+    }
     return s;
+}
+
+static om_status one(cli *c, om_err *err)
+{
+    job *j;
+    TRY(job_open(c, &j, err));
+    om_status s = all(j, err);
+    if (s == OM_OK)
+        s = answer(j, err);
+    job_close(j);
+    return s;
+}
+
+/* ---- a sweep ---- */
+
+static om_status run_path(const char *out, size_t r, const char *name,
+                          char path[PATH_BYTES], om_err *err)
+{
+    char dir[32], part[PATH_BYTES];
+    snprintf(dir, sizeof(dir), "run-%zu", r + 1);
+    om_status s = os_join(part, sizeof(part), out, dir);
+    if (s == OM_OK)
+        s = os_join(path, PATH_BYTES, part, name);
+    return s == OM_OK ? s : fail(err, s, "'%s' is too long a path", out);
+}
+
+static om_status sweep_one(cli *c, const sweep *w, const sweep_pace *pace, size_t r,
+                           sweep_run *out, om_err *err)
+{
+    char dir[PATH_BYTES], path[PATH_BYTES];
+    job *j;
+    TRY(job_open(c, &j, err));
+    bool silent = j->silent;
+    sweep_name(w, r, out->name);
+    cli_note(c, "run %zu of %zu: %s", r + 1, w->n_runs, out->name);
+    om_status s = OM_OK;
+    for (size_t a = 0; a < w->n_axes && s == OM_OK; a++)
+        s = config_set(&j->conf, w->axis[a].key, sweep_value(w, r, a), err);
+    if (s == OM_OK)
+        s = run_path(j->out, r, "run.sim", path, err);
+    if (s == OM_OK)
+        s = run_path(j->out, r, "", dir, err);
+    j->resume = s == OM_OK && j->resume && os_exists(path);
+    j->out = dir;
+    if (s == OM_OK)
+        s = all(j, err);
+    if (s == OM_OK)
+        s = sim_evaluate(j->sim, &out->score, err);
+    job_close(j);
+    if (s != OM_OK)
+        return fail_in(err, s, out->name);
+    if (silent)
+        return OM_OK;
+    TRY(run_path(cli_str(c, "out"), r, "results.csv", path, err));
+    return sweep_read(path, pace, out, err);
+}
+
+static om_status put_file(const char *dir, const char *name, om_status made, buf *b,
+                          om_err *err)
+{
+    char path[PATH_BYTES];
+    om_status s = made == OM_OK ? os_join(path, sizeof(path), dir, name) : made;
+    s = s == OM_OK ? os_write_file_atomic(path, b->data, b->len, err)
+                   : fail(err, s, "simulate: %s cannot be written", name);
+    b->len = 0;
+    return s;
+}
+
+static om_status sweep_files(cli *c, const sweep *w, const sweep_pace *pace,
+                             const sweep_run *runs, om_err *err)
+{
+    const char *dir = cli_str(c, "out"), *title = c->operand[0];
+    buf b = buf_growing((size_t)1 << 30);
+    om_status s = put_file(dir, "sweep.csv", sweep_csv(w, runs, &b), &b, err);
+    if (s == OM_OK)
+        s = put_file(dir, "sweep.jsonl", sweep_jsonl(w, runs, &b), &b, err);
+    if (s == OM_OK)
+        s = put_file(dir, "report.html", sweep_page(title, w, runs, pace, &b), &b, err);
+    buf_free(&b);
+    return s;
+}
+
+static om_status sweep_answer(cli *c, const sweep *w, const sweep_run *runs, om_err *err)
+{
+    buf b = buf_growing((size_t)1 << 28);
+    om_status s = c->json ? sweep_jsonl(w, runs, &b) : sweep_csv(w, runs, &b);
+    if (s != OM_OK)
+        fail(err, s, "simulate: no memory for the table");
+    else
+        cli_write(c, (str){(const char *)b.data, b.len});
+    if (s == OM_OK && !c->json)
+        cli_print(c, "report.html, sweep.csv, sweep.jsonl and the runs are in %s\n",
+                  cli_str(c, "out"));
+    buf_free(&b);
+    return s;
+}
+
+static om_status sweep_all(cli *c, const sweep *w, om_err *err)
+{
+    sweep_pace pace;
+    if (!cli_given(c, "out"))
+        return fail(err, OM_EARG, "--sweep needs a folder for its runs: --out DIR");
+    TRY(cli_f64(c, "uplink", 1e-6, 1e6, &pace.up_mbit, err));
+    TRY(cli_f64(c, "downlink", 1e-6, 1e6, &pace.down_mbit, err));
+    TRY(cli_f64(c, "compute", 0, 1e9, &pace.compute, err));
+    sweep_run *runs = mem_array(w->n_runs, sizeof(*runs));
+    if (!runs)
+        return fail(err, OM_ENOMEM, "simulate: no memory for %zu runs", w->n_runs);
+    om_status s = OM_OK;
+    for (size_t r = 0; r < w->n_runs && s == OM_OK; r++)
+        s = sweep_one(c, w, &pace, r, &runs[r], err);
+    bool silent = c->ranks && c->ranks->rank != 0;
+    if (s == OM_OK && !silent)
+        s = sweep_files(c, w, &pace, runs, err);
+    if (s == OM_OK)
+        s = sweep_answer(c, w, runs, err);
+    for (size_t r = 0; r < w->n_runs; r++)
+        sweep_run_clear(&runs[r]);
+    mem_free(runs);
+    return s;
+}
+
+static om_status run(cli *c, om_err *err)
+{
+    sweep w;
+    TRY(sweep_parse(c, &w, err));
+    return w.n_axes ? sweep_all(c, &w, err) : one(c, err);
 }
 
 static const cli_option options[] = {
@@ -433,6 +572,13 @@ static const cli_option options[] = {
      false},
     {"set", 's', "KEY=VALUE", NULL, "one key over the file's, such as algorithm.lr=0.05",
      true},
+    {"sweep", 0, "KEY=V1,V2", NULL,
+     "a run in DIR/run-N for each value, of every combination when given again; tables and "
+     "DIR/report.html",
+     true},
+    {"uplink", 0, "MBIT", "10", "of a device, for the report's simulated time", false},
+    {"downlink", 0, "MBIT", "50", "of a device, for the same", false},
+    {"compute", 0, "S", "0", "seconds a device works in a round, for the same", false},
     {"checkpoint", 0, "N", "0", "save DIR/run.sim every N rounds; 0: at the end", false},
     {"placement", 0, "HOW", "static",
      "octomil-mpi: clients go to ranks in turn (static) or largest first (size)", false},
@@ -450,6 +596,7 @@ const command command_simulate = {
         "The same seed gives the same model, bit for bit, for any --threads, and for any\n"
         "number of ranks of octomil-mpi (the same program, where MPI is installed).  States\n"
         "of clients beyond 256 MB are mapped from DIR/clients.state.\n"
-        "    octomil init bowl --kind quadratic && octomil simulate bowl.yaml --out runs\n",
+        "    octomil init bowl --kind quadratic && octomil simulate bowl.yaml --out runs\n"
+        "    octomil simulate bowl.yaml --sweep algorithm.lr=0.1,0.01 --out rates\n",
     .run = run,
 };

@@ -25,6 +25,21 @@ check rows [ "$(wc -l <half/results.csv)" -eq 31 ]
 check json-rows [ "$(wc -l <half/results.jsonl)" -eq 30 ]
 check curve grep -q "<svg" one/curve.svg
 refuse other-run 2 "another configuration" "$octomil" simulate bowl.yaml --out half --resume --set seed=9
+check sweep sh -c "'$octomil' simulate --quiet --json bowl.yaml --rounds 6 --out sweep \
+    --sweep algorithm.lr=0.1,0.01 --sweep codec.ratio=0.1,0.2,0.3 >sweep.json"
+check sweep-rows [ "$(wc -l <sweep.json)" -eq 6 ]
+check sweep-table [ "$(sed -n 5p sweep/sweep.csv | cut -d, -f1-4)" = "4,0.01,0.1,6" ]
+check sweep-single run single.json bowl.yaml --rounds 6 --set algorithm.lr=0.01 \
+    --set codec.ratio=0.2 --out single
+check sweep-same cmp single/run.sim sweep/run-5/run.sim
+check sweep-curves [ "$(grep -o '<svg' sweep/report.html | wc -l)" -eq 3 ]
+check sweep-legend grep -q "lr=0.01 ratio=0.3" sweep/report.html
+check sweep-on "$octomil" simulate --quiet bowl.yaml --rounds 8 --out sweep --resume \
+    --sweep algorithm.lr=0.1,0.01 --sweep codec.ratio=0.1,0.2,0.3
+check sweep-longer [ "$(sed -n 5p sweep/sweep.csv | cut -d, -f1-4)" = "4,0.01,0.1,8" ]
+refuse sweep-folder 2 "out DIR" "$octomil" simulate bowl.yaml --sweep seed=1,2
+refuse sweep-text 2 "KEY=VALUE" "$octomil" simulate bowl.yaml --sweep seed --out x
+refuse sweep-key 2 "'algorithm'" "$octomil" simulate bowl.yaml --sweep algoritm.lr=1,2 --out x
 refuse no-folder 2 "out DIR" "$octomil" simulate bowl.yaml --resume
 refuse unknown-key 2 "'algorithm'" "$octomil" simulate bowl.yaml --set algoritm.lr=1
 refuse range 2 "between" "$octomil" simulate bowl.yaml --set algorithm.lr=-1
