@@ -34,9 +34,10 @@ enum {
     CONFIG_SOFTMAX,
     CONFIG_MLP,
     CONFIG_CNN,
-    CONFIG_QUADRATIC
+    CONFIG_QUADRATIC,
+    CONFIG_MULTINOMIAL
 };
-#define CONFIG_KINDS "llm|logistic|softmax|mlp|cnn|quadratic"
+#define CONFIG_KINDS "llm|logistic|softmax|mlp|cnn|quadratic|multinomial"
 enum { CONFIG_LORA, CONFIG_FULL };
 #define CONFIG_ADAPTATIONS "lora|full"
 enum { CONFIG_TEXT_FILES, CONFIG_LIBSVM, CONFIG_IDX, CONFIG_SYNTHETIC };

@@ -3,6 +3,7 @@
 #include "cli/problem.h"
 #include "cli/problem_llm.h"
 #include "fl/oracle/logistic.h"
+#include "fl/oracle/multinomial.h"
 #include "fl/oracle/net.h"
 #include "fl/oracle/quadratic.h"
 
@@ -13,7 +14,8 @@
 typedef struct {
     os_map file, label_file;
     data_sparse sparse;
-    float *sign;    /* (n_rows) +-1, logistic */
+    float *sign;     /* (n_rows) +-1, logistic */
+    uint32_t *class; /* (n_rows) multinomial */
     float *dense;   /* (n, features), networks on LIBSVM rows */
     int32_t *label; /* (n) */
     uint8_t *trigger; /* (n, features), rows of an attack */
@@ -34,6 +36,8 @@ struct problem {
     quadratic *quadratic;
     logistic_task logistic_task;
     logistic *logistic; /* (threads) */
+    multinomial_task multinomial_task;
+    multinomial *multinomial; /* (threads) */
     net_shape shape;
     net_task net_task;
     net **nets; /* (threads) */
@@ -181,6 +185,7 @@ static void table_close(table *t)
     os_map_close(&t->file);
     os_map_close(&t->label_file);
     mem_free(t->sign);
+    mem_free(t->class);
     mem_free(t->dense);
     mem_free(t->label);
     mem_free(t->trigger);
@@ -336,6 +341,80 @@ static om_status logistic_score(void *ctx, const float *x, sim_score *out, om_er
     (void)err;
     logistic_eval(&t->sparse, t->sign, p->train.sparse.n_cols, true, x, &out->loss,
                   &out->accuracy);
+    return OM_OK;
+}
+
+/* ---- multinomial regression ---- */
+
+/* Class numbers of all rows, from the labels of the training rows. */
+static om_status classes(problem *p, table *t, om_err *err)
+{
+    t->class = mem_array(t->sparse.n_rows, sizeof(*t->class));
+    if (!t->class)
+        return fail(err, OM_ENOMEM, "no memory for %u labels", t->sparse.n_rows);
+    for (size_t i = 0; i < t->sparse.n_rows; i++) {
+        float v = t->sparse.label[i];
+        t->class[i] = class_at(p->class_label, p->n_classes, v);
+        if (t->class[i] == p->n_classes || p->class_label[t->class[i]] != v)
+            return fail(err, OM_EARG, "row %zu has label %g, which no training row has",
+                        i + 1, (double)v);
+    }
+    return OM_OK;
+}
+
+static om_status read_classes(problem *p, const char *path, table *t, om_err *err)
+{
+    TRY(read_sparse(path, t, err));
+    if (t == &p->train)
+        TRY(in_file(path, find_classes(p, &t->sparse, err), err));
+    return in_file(path, classes(p, t, err), err);
+}
+
+static om_status open_multinomial(problem *p, om_err *err)
+{
+    const config *c = p->conf;
+    if (c->data.format != CONFIG_LIBSVM)
+        return fail(err, OM_EARG, "model.kind multinomial reads data.format libsvm");
+    TRY(need_path(c->data.path, "data.path", err));
+    p->class_label = mem_array(MOST_CLASSES + 1, sizeof(float));
+    p->multinomial = mem_array((size_t)p->threads, sizeof(*p->multinomial));
+    if (!p->class_label || !p->multinomial)
+        return fail(err, OM_ENOMEM, "no memory for the classes");
+    TRY(read_classes(p, c->data.path, &p->train, err));
+    if (c->data.test_path[0]) {
+        TRY(read_classes(p, c->data.test_path, &p->test, err));
+        p->has_test = true;
+    }
+    p->multinomial_task = (multinomial_task){.rows = &p->train.sparse,
+                                             .label = p->train.class,
+                                             .n_classes = p->n_classes,
+                                             .split = &p->split,
+                                             .intercept = true,
+                                             .l2 = c->model.l2};
+    p->dim = multinomial_dim(&p->multinomial_task);
+    snprintf(p->summary, sizeof(p->summary),
+             "multinomial regression of %zu numbers, %u classes", p->dim,
+             (unsigned)p->n_classes);
+    TRY(deal(p, limited(c, p->train.sparse.n_rows), p->train.class, p->n_classes, err));
+    return start_at_zero(p, err);
+}
+
+static om_status multinomial_client(void *ctx, uint32_t client, int worker, fl_oracle *out,
+                                    om_err *err)
+{
+    problem *p = ctx;
+    (void)err;
+    multinomial_oracle(&p->multinomial_task, client, &p->multinomial[worker], out);
+    return OM_OK;
+}
+
+static om_status multinomial_score(void *ctx, const float *x, sim_score *out, om_err *err)
+{
+    problem *p = ctx;
+    const table *t = p->has_test ? &p->test : &p->train;
+    (void)err;
+    multinomial_eval(&p->multinomial_task, &t->sparse, t->class, t->sparse.n_rows, x,
+                     &out->loss, &out->accuracy);
     return OM_OK;
 }
 
@@ -540,6 +619,7 @@ static const kind kinds[] = {
     [CONFIG_SOFTMAX] = {open_net, net_client_of, net_score_of},
     [CONFIG_MLP] = {open_net, net_client_of, net_score_of},
     [CONFIG_CNN] = {open_net, net_client_of, net_score_of},
+    [CONFIG_MULTINOMIAL] = {open_multinomial, multinomial_client, multinomial_score},
     [CONFIG_QUADRATIC] = {open_quadratic, quadratic_client, quadratic_score},
 };
 
@@ -588,6 +668,7 @@ void problem_close(problem *p)
     mem_free(p->hostile);
     mem_free(p->class_label);
     mem_free(p->logistic);
+    mem_free(p->multinomial);
     mem_free(p->nets);
     mem_free(p->x0);
     mem_free(p);

@@ -37,7 +37,15 @@ typedef struct {
     uint32_t fused_batch;
     om_status (*value)(void *ctx, const float *x, double *loss, om_err *err);
     om_status (*hvp)(void *ctx, const float *x, const float *v, float *hv, om_err *err);
+    /* h (dim, dim) = the Hessian at x, both triangles. */
+    om_status (*hess)(void *ctx, const float *x, float *h, om_err *err);
 } fl_oracle;
+
+/* A Hessian from dim products with unit vectors: for problems with nothing better. */
+om_status fl_hess_by_hvp(void *ctx,
+                         om_status (*hvp)(void *ctx, const float *x, const float *v,
+                                          float *hv, om_err *err),
+                         size_t dim, const float *x, float *h, om_err *err);
 
 typedef struct {
     size_t dim;

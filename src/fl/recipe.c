@@ -239,3 +239,19 @@ rng fl_codec_rng(const fl_env *e, uint32_t id)
 }
 
 uint64_t fl_pick(uint64_t key, uint64_t n, uint64_t i) { return rng_pick(key, n, i); }
+
+om_status fl_hess_by_hvp(void *ctx,
+                         om_status (*hvp)(void *ctx, const float *x, const float *v,
+                                          float *hv, om_err *err),
+                         size_t dim, const float *x, float *h, om_err *err)
+{
+    float *unit = mem_array(dim, sizeof(float));
+    om_status s = unit ? OM_OK : fail(err, OM_ENOMEM, "no memory for %zu numbers", dim);
+    for (size_t i = 0; s == OM_OK && i < dim; i++) {
+        unit[i] = 1;
+        s = hvp(ctx, x, unit, h + i * dim, err);
+        unit[i] = 0;
+    }
+    mem_free(unit);
+    return s;
+}

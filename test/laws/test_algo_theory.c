@@ -62,6 +62,8 @@ static void coincide(test *t)
          {"proxskip", "lr=0.5,p=0.4", "identity", "", 0, 0}, 0},
         {{"tamuna", "lr=0.5,p=0.4,s=3", "identity", "", 0, 0},
          {"compressed-scaffnew", "lr=0.5,p=0.4,s=3", "identity", "", 0, 0}, 0},
+        {{"bicolor", "lr=0.9,p=0.4,down=identity", "randk", "ratio=0.3", 0, 0},
+         {"locodl", "lr=0.9,p=0.4", "randk", "ratio=0.3", 0, 0}, 2e-5},
         {{"svrg", "lr=0.5,batch=1000", "identity", "", 0, 0},
          {"dcgd", "lr=0.5", "identity", "", 0, 0}, 2e-5},
         {{"l-svrg", "lr=0.5,p=1,batch=10", "identity", "", 0, 0},

@@ -120,6 +120,40 @@ static om_status hvp(void *ctx, const float *x, const float *v, float *hv, om_er
     return OM_OK;
 }
 
+/* h += scale a_r a_r' on and above the diagonal; columns ascend within a row. */
+static void add_outer(const logistic_task *t, size_t r, double scale, float *h)
+{
+    const data_sparse *d = t->rows;
+    size_t n = logistic_dim(t);
+    for (size_t i = d->row[r]; i < d->row[r + 1]; i++) {
+        float *row = h + d->col[i] * n, v = (float)(scale * (double)d->value[i]);
+        for (size_t j = i; j < d->row[r + 1]; j++)
+            row[d->col[j]] += v * d->value[j];
+        if (t->intercept)
+            row[n - 1] += v;
+    }
+    if (t->intercept)
+        h[n * n - 1] += (float)scale;
+}
+
+static om_status hess(void *ctx, const float *x, float *h, om_err *err)
+{
+    const logistic *self = ctx;
+    size_t d = logistic_dim(self->task);
+    (void)err;
+    memset(h, 0, d * d * sizeof(float));
+    for (size_t j = 0; j < self->n; j++) {
+        double m = margin(self->task, self->index[j], x);
+        add_outer(self->task, self->index[j], miss(m) * miss(-m) / (double)self->n, h);
+    }
+    for (size_t i = 0; i < d; i++) {
+        h[i * d + i] += (float)self->task->l2;
+        for (size_t j = 0; j < i; j++)
+            h[i * d + j] = h[j * d + i];
+    }
+    return OM_OK;
+}
+
 void logistic_oracle(const logistic_task *t, uint32_t client, logistic *self,
                      fl_oracle *out)
 {
@@ -135,6 +169,7 @@ void logistic_oracle(const logistic_task *t, uint32_t client, logistic *self,
         .sgrad = sgrad,
         .value = value,
         .hvp = hvp,
+        .hess = hess,
     };
 }
 

@@ -148,6 +148,11 @@ static om_status hvp(void *ctx, const float *x, const float *w, float *hw, om_er
     return OM_OK;
 }
 
+static om_status hess(void *ctx, const float *x, float *h, om_err *err)
+{
+    return fl_hess_by_hvp(ctx, hvp, ((const member *)ctx)->q->conf.dim, x, h, err);
+}
+
 void quadratic_oracle(quadratic *q, uint32_t client, fl_oracle *out)
 {
     BUG_IF(client >= q->conf.n_clients);
@@ -159,6 +164,7 @@ void quadratic_oracle(quadratic *q, uint32_t client, fl_oracle *out)
         .sgrad = sgrad,
         .value = value,
         .hvp = hvp,
+        .hess = hess,
     };
 }
 
