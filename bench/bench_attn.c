@@ -71,13 +71,14 @@ static size_t open_pages(bench *b, const kern *k, kv_type t)
     b->page = must(mem_array(b->pages, sizeof(*b->page)));
     for (uint32_t i = 0; i < b->pages; i++) {
         bool old = i < full;
-        b->page[i] = (nn_kv_page){must(mem_alloc(old ? bytes : plain)),
-                                  old ? b->part : b->tail};
+        b->page[i] =
+            (nn_kv_page){must(mem_alloc(old ? bytes : plain)), old ? b->part : b->tail};
         for (uint32_t n = 0; old && n < 2 * blocks; n++) {
             bool v = n % 2;
             uint32_t l = n / 2 / b->a.n_kv_head, h = n / 2 % b->a.n_kv_head;
             size_t one = kv_block_bytes(t, v, d);
-            uint8_t *to = b->page[i].data + (v ? b->part[l].v_at : b->part[l].k_at) + h * one;
+            uint8_t *to =
+                b->page[i].data + (v ? b->part[l].v_at : b->part[l].k_at) + h * one;
             if (n >= 2) { /* the same contents everywhere: only their bytes matter */
                 memcpy(to, b->page[i].data + (v ? b->part[0].v_at : b->part[0].k_at), one);
                 continue;
@@ -140,7 +141,8 @@ static void measure(bench *b, const kern *k, pool *p, kv_type t)
         read = s < read ? s : read;
     }
     printf("%-4s depth %5u  %7.1f MB  %8.2f ms a token  %5.1f GB/s; a read takes %6.2f ms, "
-           "%5.1f GB/s\n", kv_type_name(t), b->depth, (double)bytes * 1e-6, best * 1e3 / b->rows,
+           "%5.1f GB/s\n",
+           kv_type_name(t), b->depth, (double)bytes * 1e-6, best * 1e3 / b->rows,
            (double)bytes / best * 1e-9, read * 1e3, (double)bytes / read * 1e-9);
     fflush(stdout);
     nn_close(c);
@@ -173,7 +175,8 @@ int main(int argc, char **argv)
     if (pool_open(threads, &p, &err) != OM_OK)
         return 1;
     b.layers = shapes[shape].layers;
-    b.a = (nn_attn_args){.n_head = shapes[shape].heads, .n_kv_head = shapes[shape].kv_heads,
+    b.a = (nn_attn_args){.n_head = shapes[shape].heads,
+                         .n_kv_head = shapes[shape].kv_heads,
                          .head_dim = shapes[shape].d};
     b.q = must(mem_array((size_t)b.rows * b.a.n_head * b.a.head_dim, sizeof(float)));
     b.k = must(mem_array((size_t)b.rows * b.a.n_kv_head * b.a.head_dim, sizeof(float)));

@@ -3,8 +3,8 @@
  *     bench_depth MODEL [--threads N] [--tokens N] [DEPTH...]
  *
  * Per depth and kind of cache: the context before is not computed, its pages hold zeros,
- * which take as long to attend to as any numbers.  Kinds take turns, each token of one after
- * a token of the others, so that a disturbance meets all; the median is told and the
+ * which take as long to attend to as any numbers.  Kinds take turns, each token of one
+ * after a token of the others, so that a disturbance meets all; the median is told and the
  * quarter below and above. */
 #include "llm/kv.h"
 
@@ -26,12 +26,13 @@ static void must(om_status s, const om_err *err)
     }
 }
 
-static llm_session *at_depth(llm_model *m, const kern *k, pool *p, float bits, uint32_t depth)
+static llm_session *at_depth(llm_model *m, const kern *k, pool *p, float bits,
+                             uint32_t depth)
 {
     om_err err;
     llm_session *s;
-    llm_session_args a = {.context = depth + MOST, .kv_type = DTYPE_F16, .k = k, .pool = p,
-                          .bits = bits};
+    llm_session_args a = {
+        .context = depth + MOST, .kv_type = DTYPE_F16, .k = k, .pool = p, .bits = bits};
     must(llm_session_open(m, &a, &s, &err), &err);
     for (uint32_t i = 0; i < kv_pages_of(depth); i++) {
         must(kv_page_new(s->kv, &s->kv->plain, &s->page[i], &err), &err);
@@ -64,8 +65,8 @@ static void measure(llm_model *m, const kern *k, pool *p, uint32_t depth, uint32
         }
     for (int i = 0; i < KINDS; i++) {
         qsort(t[i], tokens, sizeof(double), ascending);
-        printf("depth %6u  %-8s  %7.2f tokens/s (%.2f to %.2f, best %.2f), cache %llu MB\n", depth,
-               kinds[i].name, 1 / t[i][tokens / 2], 1 / t[i][tokens * 3 / 4],
+        printf("depth %6u  %-8s  %7.2f tokens/s (%.2f to %.2f, best %.2f), cache %llu MB\n",
+               depth, kinds[i].name, 1 / t[i][tokens / 2], 1 / t[i][tokens * 3 / 4],
                1 / t[i][tokens / 4], 1 / t[i][0],
                (unsigned long long)llm_kv_bytes(s[i]->kv) / 1000000);
         llm_session_close(s[i]);

@@ -45,7 +45,8 @@ static double nll_of(const float *l, uint32_t vocab, int32_t want)
     return top + log(z) - (double)l[want];
 }
 
-static void window(const bench *b, llm_session *s, const int32_t *ids, uint32_t n, score *out)
+static void window(const bench *b, llm_session *s, const int32_t *ids, uint32_t n,
+                   score *out)
 {
     om_err err;
     for (uint32_t at = 0; at < n; at += 64) {
@@ -70,8 +71,12 @@ static score measure(const bench *b, float bits)
     om_err err;
     score out = {0};
     llm_session *s;
-    llm_session_args a = {.context = b->context, .kv_type = DTYPE_F16, .k = &b->k,
-                          .pool = b->pool, .bits = bits, .recent = b->recent};
+    llm_session_args a = {.context = b->context,
+                          .kv_type = DTYPE_F16,
+                          .k = &b->k,
+                          .pool = b->pool,
+                          .bits = bits,
+                          .recent = b->recent};
     if (llm_session_open(b->m, &a, &s, &err) != OM_OK)
         die(&err);
     for (size_t at = 0; at + b->context <= b->n; at += b->context) {
@@ -88,13 +93,14 @@ static void show(const bench *b, float bits, const score *plain)
 {
     score s = measure(b, bits);
     double numbers = 2.0 * b->m->h.n_layer * b->m->h.n_kv_head * b->m->h.head_dim;
-    double page = s.end.packed_bytes ? (double)s.end.packed_bytes * 8 / numbers / KV_TOKENS : 16;
+    double page =
+        s.end.packed_bytes ? (double)s.end.packed_bytes * 8 / numbers / KV_TOKENS : 16;
     double all = (double)s.end.memory * 8 / numbers / (double)(s.end.pages * KV_TOKENS);
     double p = exp(s.nll / (double)s.n), q = exp(s.late / (double)s.n_late);
     const score *f = plain ? plain : &s;
     printf("%5.2f bits (%5.2f over all): perplexity %8.4f (%+.3f %%), last half %8.4f "
-           "(%+.3f %%), %llu kB\n", page, all, p,
-           100 * (exp(s.nll / (double)s.n - f->nll / (double)f->n) - 1), q,
+           "(%+.3f %%), %llu kB\n",
+           page, all, p, 100 * (exp(s.nll / (double)s.n - f->nll / (double)f->n) - 1), q,
            100 * (exp(s.late / (double)s.n_late - f->late / (double)f->n_late) - 1),
            (unsigned long long)(s.end.memory >> 10));
     fflush(stdout);

@@ -51,9 +51,12 @@ static om_status read_args(planner *p, om_err *err)
     TRY(cli_u64(c, "context", 0, 1u << 24, &context, err));
     TRY(cli_u64(c, "batch", 1, 1u << 16, &batch, err));
     TRY(cli_f64(c, "cache-bits", 0, 32, &bits, err));
-    p->a = (llm_session_args){.context = (uint32_t)context, .batch = (uint32_t)batch,
-                              .kv_type = DTYPE_F16, .bits = (float)bits,
-                              .k = &c->kernels, .pool = c->pool};
+    p->a = (llm_session_args){.context = (uint32_t)context,
+                              .batch = (uint32_t)batch,
+                              .kv_type = DTYPE_F16,
+                              .bits = (float)bits,
+                              .k = &c->kernels,
+                              .pool = c->pool};
     return read_bytes(c, &p->available, err);
 }
 
@@ -181,16 +184,22 @@ static om_status run(cli *c, om_err *err)
 }
 
 static const cli_option options[] = {
-    {"context", 0, "N", "0", "tokens the session can hold; 0: the model's, at most 4096", false},
+    {"context", 0, "N", "0", "tokens the session can hold; 0: the model's, at most 4096",
+     false},
     {"batch", 0, "N", "256", "prompt tokens computed at once", false},
-    {"cache-bits", 0, "BITS", "16", "most bits per number of the older cache, such as 4.5", false},
+    {"cache-bits", 0, "BITS", "16", "most bits per number of the older cache, such as 4.5",
+     false},
     {"memory", 0, "SIZE", NULL, "plan for so much free memory, such as 800M or 4G", false},
     {0},
 };
 
 const command command_plan = {
-    .name = "plan", .summary = "show the memory a model will take, and what would make it fit",
-    .operands = "MODEL", .min_operands = 1, .max_operands = 1,
-    .options = options, .run = run,
+    .name = "plan",
+    .summary = "show the memory a model will take, and what would make it fit",
+    .operands = "MODEL",
+    .min_operands = 1,
+    .max_operands = 1,
+    .options = options,
+    .run = run,
     .details = "Nothing is loaded.  Exit status 0: it fits; 1: it does not.\n",
 };

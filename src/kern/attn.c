@@ -1,9 +1,9 @@
 /* attn.c - blocks of keys and values written, packed and read; the plain products.
  *
  * The head of attn.h says how a block lies.  A packed token is written in two steps: its
- * root mean square gives a first scale and with it the codes.  The scale stored is then, for
- * values, the one of least squared error for those codes, <x, level> / <level, level>.  It
- * makes a token a little shorter than it was; in keys that would flatten every softmax,
+ * root mean square gives a first scale and with it the codes.  The scale stored is then,
+ * for values, the one of least squared error for those codes, <x, level> / <level, level>.
+ * It makes a token a little shorter than it was; in keys that would flatten every softmax,
  * so theirs keeps the length: |x| / |level|.
  *
  * Rotation (as in QuaRot, Ashkboos et al. 2024): a Hadamard matrix H spreads what is
@@ -46,7 +46,7 @@ size_t kv_block_bytes(kv_type t, bool values, size_t d)
     return codes_of(t, values, d) + (kv_packed(t) ? KV_TOKENS * sizeof(uint16_t) : 0);
 }
 
-/* ---- plain blocks -------------------------------------------------------------------- */
+/* ---- plain blocks ----------------------------------------------------------------- */
 
 void kv_put(const kern *k, kv_type type, bool values, void *block, size_t d, size_t t,
             const float *x)
@@ -71,7 +71,7 @@ void kv_put(const kern *k, kv_type type, bool values, void *block, size_t d, siz
     }
 }
 
-/* ---- codes --------------------------------------------------------------------------- */
+/* ---- codes ------------------------------------------------------------------------ */
 
 /* A word of eight codes: `bits` each, of lane l, rows [8 r, 8 r + 8). */
 static uint32_t word_get(kv_type t, const uint8_t *w, size_t lanes, size_t r, size_t l)
@@ -95,11 +95,16 @@ static void word_put(kv_type t, uint8_t *w, size_t lanes, size_t r, size_t l, ui
 static float level_at(kv_type t, const uint8_t *w, size_t lanes, size_t r, size_t l)
 {
     switch (t) {
-    case KV_F32: return ((const float *)(const void *)w)[r * lanes + l];
-    case KV_F16: return f16_to_f32(((const uint16_t *)(const void *)w)[r * lanes + l]);
-    case KV_Q8: return (float)(int8_t)w[r * lanes + l];
-    case KV_Q4: return kv_level4[word_get(t, w, lanes, r / 8, l) >> 4 * (r % 8) & 15];
-    default: return kv_level3[word_get(t, w, lanes, r / 8, l) >> 3 * (r % 8) & 7];
+    case KV_F32:
+        return ((const float *)(const void *)w)[r * lanes + l];
+    case KV_F16:
+        return f16_to_f32(((const uint16_t *)(const void *)w)[r * lanes + l]);
+    case KV_Q8:
+        return (float)(int8_t)w[r * lanes + l];
+    case KV_Q4:
+        return kv_level4[word_get(t, w, lanes, r / 8, l) >> 4 * (r % 8) & 15];
+    default:
+        return kv_level3[word_get(t, w, lanes, r / 8, l) >> 3 * (r % 8) & 7];
     }
 }
 
@@ -190,13 +195,13 @@ void kv_pack(kv_type type, bool values, void *block, size_t d, const float *x)
                 w[r * lanes + l] = p.code[i];
             else
                 word_put(type, w, lanes, r / 8, l,
-                         word_get(type, w, lanes, r / 8, l) |
-                             (uint32_t)p.code[i] << bits * (r % 8));
+                         word_get(type, w, lanes, r / 8, l) | (uint32_t)p.code[i]
+                                                                  << bits * (r % 8));
         }
     }
 }
 
-/* ---- rotation ------------------------------------------------------------------------ */
+/* ---- rotation --------------------------------------------------------------------- */
 
 /* Two stages at once: they are too narrow for vectors. */
 static void butterfly4(float *x)
@@ -231,7 +236,7 @@ void kv_rotate(float *x, size_t n)
         x[i] *= norm;
 }
 
-/* ---- the reference products ------------------------------------------------------------ */
+/* ---- the reference products ------------------------------------------------------- */
 
 static void plain_product(kv_type t, const kv_product *p)
 {
@@ -245,7 +250,7 @@ static void plain_product(kv_type t, const kv_product *p)
         }
 }
 
-#define PRODUCT(name, type)                                                              \
+#define PRODUCT(name, type)                                                                \
     static void name(const kv_product *p) { plain_product(type, p); }
 PRODUCT(product_f32, KV_F32)
 PRODUCT(product_f16, KV_F16)

@@ -73,8 +73,8 @@ void kv_put(const kern *k, kv_type type, bool values, void *block, size_t head_d
 void kv_unpack(kv_type type, bool values, const void *block, size_t head_dim, float *x);
 void kv_pack(kv_type type, bool values, void *block, size_t head_dim, const float *x);
 /* The scales of a packed block, (KV_TOKENS). */
-void kv_scales(const kern *k, kv_type type, bool values, const void *block,
-               size_t head_dim, float *scale);
+void kv_scales(const kern *k, kv_type type, bool values, const void *block, size_t head_dim,
+               float *scale);
 
 /* x (n) becomes its normalised Walsh-Hadamard transform, in blocks of the largest power
  * of two that divides n.  Its own inverse; keeps scalar products. */

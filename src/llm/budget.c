@@ -33,8 +33,12 @@ static om_status rehearse(nn *c, void *ctx)
 {
     const rehearsal *r = ctx;
     llm_model *m = r->kv->m;
-    llm_batch b = {.ids = r->kv->ids, .pos = r->kv->pos, .rows = r->rows,
-                   .seq = r->kv->seq, .n_seq = 1, .kv = r->kv->layer};
+    llm_batch b = {.ids = r->kv->ids,
+                   .pos = r->kv->pos,
+                   .rows = r->rows,
+                   .seq = r->kv->seq,
+                   .n_seq = 1,
+                   .kv = r->kv->layer};
     nn_tensor *x = nn_rows(c, m->arch->forward(c, m, &b), r->kv->out_row, 1);
     nn_linear(c, x, m->output, NULL);
     return c->status;
@@ -71,7 +75,8 @@ om_status llm_plan_of(llm_model *m, const llm_session_args *a, uint64_t availabl
 {
     llm_session_args args = *a;
     llm_kv *kv;
-    *out = (llm_plan){.context = llm_context_of(m, a->context), .memory = os_memory_bytes(),
+    *out = (llm_plan){.context = llm_context_of(m, a->context),
+                      .memory = os_memory_bytes(),
                       .available = available ? available : os_available_bytes()};
     if (available)
         out->memory = available;
@@ -82,7 +87,8 @@ om_status llm_plan_of(llm_model *m, const llm_session_args *a, uint64_t availabl
     out->page_bytes = kv->plain.bytes;
     out->packed_bytes = kv->packed.bytes;
     out->recent = kv->recent;
-    out->bits = llm_packs(a) ? kv_form_bits(&m->h, &kv->packed) : kv_form_bits(&m->h, &kv->plain);
+    out->bits =
+        llm_packs(a) ? kv_form_bits(&m->h, &kv->packed) : kv_form_bits(&m->h, &kv->plain);
     llm_kv_close(kv);
     uint64_t pages = kv_pages_of(out->context);
     out->weights = weight_bytes(m);
@@ -91,7 +97,9 @@ om_status llm_plan_of(llm_model *m, const llm_session_args *a, uint64_t availabl
                   out->batch * (2 * sizeof(int32_t) + sizeof(nn_seq) + sizeof(uint32_t));
     out->cache = llm_plan_cache(out, out->context, llm_packs(a));
     uint64_t part = out->memory / 16;
-    out->reserve = part < RESERVE_LEAST ? RESERVE_LEAST : part > RESERVE_MOST ? RESERVE_MOST : part;
+    out->reserve = part < RESERVE_LEAST  ? RESERVE_LEAST
+                   : part > RESERVE_MOST ? RESERVE_MOST
+                                         : part;
     uint64_t fixed = out->weights + out->activations + out->tables + out->reserve;
     out->budget = out->available > fixed ? out->available - fixed : 0;
     out->fits = out->cache <= out->budget;

@@ -8,7 +8,7 @@
 
 enum { MAX_BATCH = 1 << 16, DEFAULT_RECENT = 128 };
 
-/* ---- the budget ------------------------------------------------------------------------ */
+/* ---- the budget ------------------------------------------------------------------- */
 
 static bool fits(const llm_kv *kv, size_t more)
 {
@@ -16,7 +16,8 @@ static bool fits(const llm_kv *kv, size_t more)
 }
 
 /* One page of the session fewer in memory, or a smaller one; *done: it was. */
-static om_status reclaim_from(llm_kv *kv, llm_session *s, bool pack, bool *done, om_err *err)
+static om_status reclaim_from(llm_kv *kv, llm_session *s, bool pack, bool *done,
+                              om_err *err)
 {
     bool last = !pack && !s->busy; /* one that is not full may go, too, but not be packed */
     uint32_t pages = last ? kv_pages_of(s->computed) : s->computed / KV_TOKENS;
@@ -48,7 +49,7 @@ static om_status reclaim(llm_kv *kv, size_t more, om_err *err)
     return OM_OK;
 }
 
-/* ---- pages --------------------------------------------------------------------------- */
+/* ---- pages ------------------------------------------------------------------------ */
 
 om_status kv_page_new(llm_kv *kv, const kv_form *form, kv_page **out, om_err *err)
 {
@@ -59,7 +60,8 @@ om_status kv_page_new(llm_kv *kv, const kv_form *form, kv_page **out, om_err *er
         return fail(err, OM_ELIMIT,
                     "session: the cache is full: %llu of %llu bytes are used, a page takes "
                     "%zu; give it a larger budget or a shorter context",
-                    (unsigned long long)kv->now.memory, (unsigned long long)kv->budget, bytes);
+                    (unsigned long long)kv->now.memory, (unsigned long long)kv->budget,
+                    bytes);
     kv_page *p = mem_alloc(sizeof(*p));
     uint8_t *data = mem_alloc(bytes);
     if (!p || !data) {
@@ -93,7 +95,7 @@ void kv_page_drop(llm_kv *kv, kv_page *p)
     mem_free(p);
 }
 
-/* ---- from one form to another -------------------------------------------------------------- */
+/* ---- from one form to another ----------------------------------------------------- */
 
 typedef struct {
     const llm_kv *kv;
@@ -109,9 +111,10 @@ static void convert_block(const conversion *c, uint32_t layer, uint32_t head, bo
     const nn_kv_part *a = &c->from->form->layer[layer], *b = &c->form->layer[layer];
     kv_type ta = values ? a->v : a->k, tb = values ? b->v : b->k;
     size_t d = h->head_dim;
-    const uint8_t *from = c->from->data + (values ? a->v_at : a->k_at) +
-                          head * kv_block_bytes(ta, values, d);
-    uint8_t *to = c->to + (values ? b->v_at : b->k_at) + head * kv_block_bytes(tb, values, d);
+    const uint8_t *from =
+        c->from->data + (values ? a->v_at : a->k_at) + head * kv_block_bytes(ta, values, d);
+    uint8_t *to =
+        c->to + (values ? b->v_at : b->k_at) + head * kv_block_bytes(tb, values, d);
     kv_unpack(ta, values, from, d, x);
     if (kv_packed(tb))
         kv_pack(tb, values, to, d, x);
@@ -175,7 +178,7 @@ om_status kv_page_own(llm_kv *kv, kv_page **p, om_err *err)
     return OM_OK;
 }
 
-/* ---- positions ------------------------------------------------------------------------------- */
+/* ---- positions -------------------------------------------------------------------- */
 
 typedef struct {
     const llm_kv *kv;
@@ -193,8 +196,8 @@ static void turn_heads(void *ctx, size_t beg, size_t end, int worker)
     (void)worker;
     for (size_t i = beg; i < end; i++) {
         const nn_kv_part *l = &j->page->form->layer[i / h->n_kv_head];
-        uint8_t *block = j->page->data + l->k_at +
-                         i % h->n_kv_head * kv_block_bytes(l->k, false, d);
+        uint8_t *block =
+            j->page->data + l->k_at + i % h->n_kv_head * kv_block_bytes(l->k, false, d);
         kv_unpack(l->k, false, block, d, x);
         for (size_t t = 0; t < KV_TOKENS; t++) {
             if (rotated)
@@ -215,7 +218,7 @@ void kv_page_turn(const llm_kv *kv, kv_page *p, int32_t by)
     pool_run(kv->c->pool, (size_t)h->n_layer * h->n_kv_head, 1, turn_heads, &j);
 }
 
-/* ---- open and close ------------------------------------------------------------------ */
+/* ---- open and close --------------------------------------------------------------- */
 
 static om_status fill(llm_kv *kv, const llm_session_args *a, om_err *err)
 {
@@ -224,8 +227,9 @@ static om_status fill(llm_kv *kv, const llm_session_args *a, om_err *err)
         return fail(err, OM_EARG, "session: the cache can be F32 or F16, not type %d",
                     (int)a->kv_type);
     if (h->head_dim > KV_MAX_DIM)
-        return fail(err, OM_EUNSUPPORTED, "session: heads of %u numbers; the cache takes %d",
-                    h->head_dim, KV_MAX_DIM);
+        return fail(err, OM_EUNSUPPORTED,
+                    "session: heads of %u numbers; the cache takes %d", h->head_dim,
+                    KV_MAX_DIM);
     kv->budget = a->budget;
     kv->recent = a->recent == UINT32_MAX ? 0 : a->recent ? a->recent : DEFAULT_RECENT;
     kv->pack_late = a->pack_late;
@@ -243,7 +247,8 @@ static om_status fill(llm_kv *kv, const llm_session_args *a, om_err *err)
     kv->seq = mem_array(kv->batch, sizeof(*kv->seq));
     kv->out_row = mem_array(kv->batch, sizeof(*kv->out_row));
     if (!kv->layer || !kv->ids || !kv->pos || !kv->seq || !kv->out_row)
-        return fail(err, OM_ENOMEM, "session: no memory for batches of %u tokens", kv->batch);
+        return fail(err, OM_ENOMEM, "session: no memory for batches of %u tokens",
+                    kv->batch);
     for (uint32_t i = 0; i < h->n_layer; i++)
         kv->layer[i] = (nn_kv_layer){.layer = i, .rotate = llm_packs(a)};
     TRY(nn_open(&(nn_config){.k = a->k, .pool = a->pool}, &kv->c, err));

@@ -27,26 +27,26 @@ struct llm_kv {
     bool pack_late;
     uint64_t budget;
     llm_kv_stats now;
-    char *spill;           /* folder or NULL */
+    char *spill; /* folder or NULL */
     kv_segment *segments;
     llm_session *sessions; /* a list, the last used first */
     /* the forward */
     nn *c;
-    nn_kv_layer *layer;    /* (n_layer) */
+    nn_kv_layer *layer; /* (n_layer) */
     uint32_t batch, capacity;
-    int32_t *ids, *pos;    /* (batch) */
-    nn_seq *seq;           /* (batch) */
-    uint32_t *out_row;     /* (batch) */
-    float *logits;         /* (cap_logits, vocab) */
+    int32_t *ids, *pos; /* (batch) */
+    nn_seq *seq;        /* (batch) */
+    uint32_t *out_row;  /* (batch) */
+    float *logits;      /* (cap_logits, vocab) */
     size_t cap_logits;
 };
 
 struct llm_session {
     llm_kv *kv;
     llm_session *prev, *next; /* in kv->sessions */
-    kv_page **page;    /* (pages) of the n tokens; NULL behind them */
-    nn_kv_page *view;  /* (pages) the same for nn */
-    int32_t *ids;      /* (context) the timeline */
+    kv_page **page;           /* (pages) of the n tokens; NULL behind them */
+    nn_kv_page *view;         /* (pages) the same for nn */
+    int32_t *ids;             /* (context) the timeline */
     uint32_t n, context, pages;
     uint32_t computed; /* n, and within a call what of its tokens is in the pages */
     bool busy;         /* in the forward being prepared: its last page will be written */

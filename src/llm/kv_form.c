@@ -72,8 +72,10 @@ om_status kv_form_packed(const llm_hparams *h, float bits, kv_form *f, om_err *e
     TRY(kv_form_plain(h, KV_Q3, f, err));
     double least = kv_form_bits(h, f);
     kv_form_close(f);
-    return fail(err, OM_EARG, "session: %.2f bits per number of the cache; this model needs "
-                "%.2f at least", (double)bits, least);
+    return fail(err, OM_EARG,
+                "session: %.2f bits per number of the cache; this model needs "
+                "%.2f at least",
+                (double)bits, least);
 }
 
 void kv_form_close(kv_form *f)

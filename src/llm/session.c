@@ -6,7 +6,7 @@
  * read. */
 #include "llm/kv.h"
 
-/* ---- open and close ------------------------------------------------------------------ */
+/* ---- open and close --------------------------------------------------------------- */
 
 static void take_out(llm_session *s)
 {
@@ -36,13 +36,17 @@ static om_status fill(llm_session *s, llm_model *m, const llm_session_args *a, o
     s->cancel = a->cancel;
     s->endless = a->endless;
     if (s->endless && (m->pos_embed || s->pages < 4))
-        return fail(err, OM_EARG, "session: an endless session needs rotary positions and a "
-                    "context of %d tokens at least", 4 * KV_TOKENS);
+        return fail(err, OM_EARG,
+                    "session: an endless session needs rotary positions and a "
+                    "context of %d tokens at least",
+                    4 * KV_TOKENS);
     if (a->kv && a->kv->m != m)
         return fail(err, OM_EARG, "session: the shared cache belongs to another model");
     if (m->pos_embed && s->context > m->pos_embed->rows)
-        return fail(err, OM_EARG, "session: a context of %u tokens; this model knows %u "
-                    "positions", s->context, m->pos_embed->rows);
+        return fail(err, OM_EARG,
+                    "session: a context of %u tokens; this model knows %u "
+                    "positions",
+                    s->context, m->pos_embed->rows);
     if (a->kv) {
         s->kv = a->kv;
         s->kv->refs++;
@@ -78,8 +82,8 @@ om_status llm_session_open(llm_model *m, const llm_session_args *a, llm_session 
 
 om_status llm_session_fork(const llm_session *s, llm_session **out, om_err *err)
 {
-    llm_session_args a = {.context = s->context, .cancel = s->cancel, .kv = s->kv,
-                          .endless = s->endless};
+    llm_session_args a = {
+        .context = s->context, .cancel = s->cancel, .kv = s->kv, .endless = s->endless};
     TRY(llm_session_open(s->kv->m, &a, out, err));
     llm_session *f = *out;
     f->n = f->computed = s->n;
@@ -127,17 +131,17 @@ void llm_session_close(llm_session *s)
     mem_free(s);
 }
 
-/* ---- a forward ------------------------------------------------------------------------ */
+/* ---- a forward -------------------------------------------------------------------- */
 
 typedef struct {
     llm_kv *kv;
     const llm_turn *turn;
     uint32_t n_turn;
-    uint32_t at, done;             /* the next row: of turn `at`, row `done` */
-    uint32_t first;                /* turn of the first sequence of this forward */
-    uint32_t rows, n_seq, n_out;   /* of this forward */
+    uint32_t at, done;           /* the next row: of turn `at`, row `done` */
+    uint32_t first;              /* turn of the first sequence of this forward */
+    uint32_t rows, n_seq, n_out; /* of this forward */
     size_t rows_before, out_before;
-    float *hidden;                 /* (all rows, dim) or NULL */
+    float *hidden; /* (all rows, dim) or NULL */
 } batch;
 
 static om_status forward(nn *c, void *ctx)
@@ -145,8 +149,12 @@ static om_status forward(nn *c, void *ctx)
     const batch *b = ctx;
     llm_kv *kv = b->kv;
     llm_model *m = kv->m;
-    llm_batch in = {.ids = kv->ids, .pos = kv->pos, .rows = b->rows, .seq = kv->seq,
-                    .n_seq = b->n_seq, .kv = kv->layer};
+    llm_batch in = {.ids = kv->ids,
+                    .pos = kv->pos,
+                    .rows = b->rows,
+                    .seq = kv->seq,
+                    .n_seq = b->n_seq,
+                    .kv = kv->layer};
     nn_tensor *x = m->arch->forward(c, m, &in);
     if (b->hidden)
         nn_output(c, x, b->hidden + b->rows_before * m->h.dim);
@@ -162,8 +170,8 @@ static om_status forward(nn *c, void *ctx)
 static void add_rows(batch *b, const llm_turn *t, uint32_t n)
 {
     llm_kv *kv = b->kv;
-    kv->seq[b->n_seq++] = (nn_seq){.row = b->rows, .n_rows = n, .past = t->s->n + b->done,
-                                   .page = t->s->view};
+    kv->seq[b->n_seq++] = (nn_seq){
+        .row = b->rows, .n_rows = n, .past = t->s->n + b->done, .page = t->s->view};
     for (uint32_t i = b->done; i < b->done + n; i++, b->rows++) {
         kv->ids[b->rows] = t->ids[i];
         kv->pos[b->rows] = (int32_t)(t->s->shift + t->s->n + i);
@@ -264,7 +272,7 @@ static om_status run_all(batch *b, om_err *err)
     return OM_OK;
 }
 
-/* ---- several sessions ------------------------------------------------------------------- */
+/* ---- several sessions ------------------------------------------------------------- */
 
 static om_status check_turn(const llm_turn *t, om_err *err)
 {
@@ -324,7 +332,8 @@ static om_status prepare(const llm_turn *t, uint32_t n, om_err *err)
             return fail(err, OM_EARG, "session: sessions of one forward must share pages");
         for (uint32_t j = 0; j < i; j++)
             if (t[i].s == t[j].s)
-                return fail(err, OM_EARG, "session: a session has two turns in one forward");
+                return fail(err, OM_EARG,
+                            "session: a session has two turns in one forward");
         TRY(make_endless_room(t[i].s, t[i].n, err));
         TRY(check_turn(&t[i], err));
         outs += t[i].want;
@@ -332,7 +341,8 @@ static om_status prepare(const llm_turn *t, uint32_t n, om_err *err)
     if (outs <= kv->cap_logits)
         return OM_OK;
     size_t floats;
-    float *p = size_mul(outs, kv->m->h.vocab, &floats) ? mem_array(floats, sizeof(*p)) : NULL;
+    float *p =
+        size_mul(outs, kv->m->h.vocab, &floats) ? mem_array(floats, sizeof(*p)) : NULL;
     if (!p)
         return fail(err, OM_ENOMEM, "session: no memory for the logits of %zu rows", outs);
     mem_free(kv->logits);
@@ -373,13 +383,14 @@ om_status llm_eval_many(llm_turn *t, uint32_t n, om_err *err)
     return eval(t, n, NULL, err);
 }
 
-om_status llm_hidden(llm_session *s, const int32_t *ids, uint32_t n, float *out, om_err *err)
+om_status llm_hidden(llm_session *s, const int32_t *ids, uint32_t n, float *out,
+                     om_err *err)
 {
     llm_turn t = {.s = s, .ids = ids, .n = n};
     return eval(&t, 1, out, err);
 }
 
-/* ---- one session ------------------------------------------------------------------------ */
+/* ---- one session ------------------------------------------------------------------ */
 
 om_status llm_eval(llm_session *s, const int32_t *ids, uint32_t n, const float **logits,
                    om_err *err)

@@ -2,8 +2,8 @@
  *
  * Little-endian: "OMKV", version, a fingerprint of the model, the types of every layer's
  * keys and values plain and packed, n, shift, n tokens, then per page one byte (1: packed)
- * and its bytes as they lie in memory, and the SHA-256 of all that.  A page is only valid for
- * the weights it was computed with, so the fingerprint samples every weight and
+ * and its bytes as they lie in memory, and the SHA-256 of all that.  A page is only valid
+ * for the weights it was computed with, so the fingerprint samples every weight and
  * adapter; it tells models apart, it is no defence against forgery.  A file that does not
  * fit is refused and the session keeps its timeline. */
 #include "llm/kv.h"
@@ -11,7 +11,7 @@
 static const char magic[4] = {'O', 'M', 'K', 'V'};
 enum { VERSION = 1, SHA = 32, SAMPLE = 64 };
 
-/* ---- what the pages belong to --------------------------------------------------------- */
+/* ---- what the pages belong to ----------------------------------------------------- */
 
 static void hash_u64(sha256_ctx *h, uint64_t v)
 {
@@ -58,11 +58,12 @@ static void fingerprint(const llm_kv *kv, uint8_t out[SHA])
     const kv_form *form[] = {&kv->plain, &kv->packed};
     for (size_t f = 0; f < countof(form); f++)
         for (uint32_t i = 0; form[f]->bytes && i < m->h.n_layer; i++)
-            hash_u64(&h, (uint64_t)form[f]->layer[i].k << 8 | form[f]->layer[i].v | 1u << 16);
+            hash_u64(&h,
+                     (uint64_t)form[f]->layer[i].k << 8 | form[f]->layer[i].v | 1u << 16);
     sha256_final(&h, out);
 }
 
-/* ---- saving ---------------------------------------------------------------------------- */
+/* ---- saving ----------------------------------------------------------------------- */
 
 typedef struct {
     os_put f;
@@ -114,7 +115,7 @@ om_status llm_session_save(const llm_session *s, const char *path, om_err *err)
     return st;
 }
 
-/* ---- loading --------------------------------------------------------------------------- */
+/* ---- loading ---------------------------------------------------------------------- */
 
 static om_status check_file(const llm_session *s, const os_map *map, const char *path,
                             om_err *err)
@@ -127,11 +128,14 @@ static om_status check_file(const llm_session *s, const os_map *map, const char 
                     map->p[4], VERSION);
     fingerprint(s->kv, own);
     if (memcmp(map->p + 8, own, SHA) != 0)
-        return fail(err, OM_EARG, "session: '%s' was saved with another model, adapter or kind "
-                    "of cache", path);
+        return fail(err, OM_EARG,
+                    "session: '%s' was saved with another model, adapter or kind "
+                    "of cache",
+                    path);
     sha256(map->p, map->n - SHA, sum);
     if (memcmp(sum, map->p + map->n - SHA, SHA) != 0)
-        return fail(err, OM_EFORMAT, "session: '%s' is damaged: its checksum differs", path);
+        return fail(err, OM_EFORMAT, "session: '%s' is damaged: its checksum differs",
+                    path);
     return OM_OK;
 }
 
@@ -158,8 +162,8 @@ static om_status read_all(llm_session *to, cursor *c, const char *path, om_err *
     uint32_t n = cursor_u32(c);
     to->shift = cursor_u32(c);
     if (n > to->context)
-        return fail(err, OM_ELIMIT, "session: '%s' holds %u tokens, the context %u", path, n,
-                    to->context);
+        return fail(err, OM_ELIMIT, "session: '%s' holds %u tokens, the context %u", path,
+                    n, to->context);
     for (uint32_t i = 0; i < n; i++) {
         to->ids[i] = (int32_t)cursor_u32(c);
         if (to->ids[i] < 0 || (uint32_t)to->ids[i] >= to->kv->m->h.vocab)

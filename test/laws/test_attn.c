@@ -10,7 +10,9 @@
 static const struct {
     const char *name;
     unsigned flags;
-} sets[] = {{"c", 1u << 31}, {"avx2", CPU_AVX2}, {"avx512", CPU_AVX2 | CPU_AVX512},
+} sets[] = {{"c", 1u << 31},
+            {"avx2", CPU_AVX2},
+            {"avx512", CPU_AVX2 | CPU_AVX512},
             {"neon", CPU_NEON}};
 
 static float *normal(rng *r, size_t n)
@@ -42,7 +44,8 @@ static void block_levels(kv_type type, bool values, const void *block, size_t d,
     mem_free(x);
 }
 
-static void check_product(test *t, const kern *k, kv_type type, bool values, size_t d, size_t n)
+static void check_product(test *t, const kern *k, kv_type type, bool values, size_t d,
+                          size_t n)
 {
     rng r = rng_for(d * 8 + type, (uint32_t)n, values, 0);
     size_t rows = values ? KV_TOKENS : kv_rows(d), lanes = values ? kv_lanes(d) : KV_TOKENS;
@@ -57,12 +60,20 @@ static void check_product(test *t, const kern *k, kv_type type, bool values, siz
     float *before = mem_array(n * (lanes + 5), sizeof(*y));
     for (int add = 0; add < 2; add++) {
         memcpy(before, y, n * (lanes + 5) * sizeof(*y));
-        kv_product p = {.w = block, .rows = rows, .lanes = lanes, .a = a, .lda = rows + 3,
-                        .n = n, .y = y, .ldy = lanes + 5, .add = add};
+        kv_product p = {.w = block,
+                        .rows = rows,
+                        .lanes = lanes,
+                        .a = a,
+                        .lda = rows + 3,
+                        .n = n,
+                        .y = y,
+                        .ldy = lanes + 5,
+                        .add = add};
         k->attn->product[type](&p);
         for (size_t i = 0; i < n; i++)
             for (size_t l = 0; l < lanes; l++) {
-                double sum = add ? (double)before[i * (lanes + 5) + l] : 0, size = fabs(sum);
+                double sum = add ? (double)before[i * (lanes + 5) + l] : 0,
+                       size = fabs(sum);
                 for (size_t j = 0; j < rows; j++) {
                     double v = (double)a[i * (rows + 3) + j] * (double)w[j * lanes + l];
                     sum += v;
@@ -91,7 +102,8 @@ done:
 
 static void products(test *t)
 {
-    static const size_t dims[] = {8, 48, 64, 80, 128, 264}, counts[] = {1, 3, 4, 7, 8, 9, 33};
+    static const size_t dims[] = {8, 48, 64, 80, 128, 264},
+                        counts[] = {1, 3, 4, 7, 8, 9, 33};
     for (size_t s = 0; s < countof(sets); s++) {
         kern k;
         kern_init(&k, sets[s].flags);
@@ -120,8 +132,14 @@ static void rows_alone(test *t)
             kv_put(&k, (kv_type)type, true, block, 128, i, x + i * 128);
         if (kv_packed((kv_type)type))
             kv_pack((kv_type)type, true, block, 128, x);
-        kv_product p = {.w = block, .rows = KV_TOKENS, .lanes = 128, .a = a,
-                        .lda = KV_TOKENS, .n = 33, .y = many, .ldy = 128};
+        kv_product p = {.w = block,
+                        .rows = KV_TOKENS,
+                        .lanes = 128,
+                        .a = a,
+                        .lda = KV_TOKENS,
+                        .n = 33,
+                        .y = many,
+                        .ldy = 128};
         k.attn->product[type](&p);
         for (size_t i = 0; i < 33; i++) {
             kv_product q = p;

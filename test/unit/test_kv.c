@@ -19,8 +19,8 @@ typedef struct {
 
 static llm_session_args args_of(const fixture *f)
 {
-    return (llm_session_args){.context = CONTEXT, .kv_type = DTYPE_F16, .k = &f->k,
-                              .pool = f->pool};
+    return (llm_session_args){
+        .context = CONTEXT, .kv_type = DTYPE_F16, .k = &f->k, .pool = f->pool};
 }
 
 static llm_session *session(test *t, const fixture *f, llm_session_args a)
@@ -113,10 +113,12 @@ static void forks(test *t)
     CHECK_INT(t, llm_kv_now(kv).memory, 3 * page);
     CHECK(t, same(&f, eval(t, b, f.ids + 100, 20), 119));
     CHECK_INT(t, llm_kv_now(kv).memory, 4 * page);
-    CHECK(t, same(&f, eval(t, s, f.ids + 100, 1), 100)); /* the last holder copies nothing */
+    CHECK(t,
+          same(&f, eval(t, s, f.ids + 100, 1), 100)); /* the last holder copies nothing */
     CHECK_INT(t, llm_kv_now(kv).memory, 4 * page);
     CHECK_OK(t, llm_rewind(a, 53, &err), err);
-    CHECK(t, same(&f, eval(t, a, f.ids + 50, 10), 59)); /* the first page is shared by all */
+    CHECK(t,
+          same(&f, eval(t, a, f.ids + 50, 10), 59)); /* the first page is shared by all */
     CHECK(t, same(&f, eval(t, s, f.ids + 101, 9), 109));
     llm_session_close(s);
     CHECK(t, same(&f, eval(t, b, f.ids + 120, 80), 199));
@@ -148,8 +150,7 @@ static void many(test *t)
     CHECK_OK(t, llm_eval_many(turn, SESSIONS, &err), err);
     for (int i = 0; i < SESSIONS; i++)
         for (uint32_t j = 0; j < want[i]; j++)
-            CHECK(t, same(&f, turn[i].logits + j * f.vocab,
-                          past[i] + n[i] - want[i] + j));
+            CHECK(t, same(&f, turn[i].logits + j * f.vocab, past[i] + n[i] - want[i] + j));
     turn[1] = turn[2]; /* a session twice */
     CHECK_INT(t, llm_eval_many(turn, SESSIONS, &err), OM_EARG);
     llm_session *own = session(t, &f, args_of(&f));
@@ -297,7 +298,8 @@ static void packed(test *t)
         llm_kv_stats now = llm_kv_now(kv);
         CHECK(t, now.packed == 2 && now.pages == 4);
         CHECK_INT(t, now.memory, 2 * now.page_bytes + 2 * now.packed_bytes);
-        CHECK((t), (double)now.packed_bytes <= (double)now.page_bytes * (double)bits[i] / 16);
+        CHECK((t),
+              (double)now.packed_bytes <= (double)now.page_bytes * (double)bits[i] / 16);
         CHECK_OK(t, llm_rewind(s, 100, &err), err); /* into a packed page: plain again */
         CHECK(t, distance(&f, eval(t, s, f.ids + 100, 10), 109) < most[i]);
         CHECK_INT(t, llm_kv_now(kv).packed, 1);
@@ -352,16 +354,23 @@ static void planned(test *t)
         CHECK_OK(t, llm_rewind(s, 8, &err), err);
         for (uint32_t j = 184; j < 192; j++)
             eval(t, s, f.ids + j, 1);
-        size_t less = bits[i] > 0 ? p.page_bytes - p.packed_bytes : 0; /* before it is packed */
+        size_t less =
+            bits[i] > 0 ? p.page_bytes - p.packed_bytes : 0; /* before it is packed */
         CHECK_INT(t, llm_kv_bytes(kv) + less, p.cache);
         double taken = (double)kv->c->plan->block_bytes;
-        CHECK(t, taken <= 1.02 * (double)p.activations && taken >= 0.98 * (double)p.activations);
+        CHECK(t, taken <= 1.02 * (double)p.activations &&
+                     taken >= 0.98 * (double)p.activations);
         CHECK(t, p.fits && p.available > p.weights && p.budget < p.available);
-        CHECK_OK(t, llm_plan_of(f.m, &a, p.weights + p.activations + p.tables + p.cache, &small,
-                                &err), err);
+        CHECK_OK(t,
+                 llm_plan_of(f.m, &a, p.weights + p.activations + p.tables + p.cache,
+                             &small, &err),
+                 err);
         CHECK(t, !small.fits && small.reserve > 0);
-        CHECK_OK(t, llm_plan_of(f.m, &a, p.weights + p.activations + p.tables + p.cache +
-                                small.reserve, &small, &err), err);
+        CHECK_OK(t,
+                 llm_plan_of(f.m, &a,
+                             p.weights + p.activations + p.tables + p.cache + small.reserve,
+                             &small, &err),
+                 err);
         CHECK(t, small.fits);
         CHECK_INT(t, llm_plan_longest(&small, a.bits > 0), 192);
         CHECK_OK(t, llm_session_fit(f.m, &a, &err), err); /* a machine this size has room */
@@ -371,7 +380,7 @@ static void planned(test *t)
     close_fixture(&f);
 }
 
-/* ---- files ----------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------ */
 
 static om_status load_bytes(llm_session *s, const uint8_t *p, size_t n, const char *path)
 {
@@ -430,7 +439,7 @@ static void saved(test *t)
     close_fixture(&f);
 }
 
-/* ---- without end ----------------------------------------------------------------------- */
+/* ---- without end ------------------------------------------------------------------ */
 
 /* Turning a page is what computing it further on would have given. */
 static void turned(test *t)
@@ -487,7 +496,8 @@ static void endless(test *t)
         }
         CHECK(t, s->shift > 700 && s->shift + s->n == 1000);
         CHECK(t, memcmp(llm_tokens(s), f.ids, 60 * sizeof(int32_t)) == 0);
-        CHECK(t, memcmp(llm_tokens(s) + s->n - 20, f.ids + 980 % 180, 20 * sizeof(int32_t)) == 0);
+        CHECK(t, memcmp(llm_tokens(s) + s->n - 20, f.ids + 980 % 180,
+                        20 * sizeof(int32_t)) == 0);
         CHECK(t, llm_kv_now(s->kv).pages <= CONTEXT / KV_TOKENS);
         CHECK_INT(t, llm_eval(s, f.ids, CONTEXT, &logits, &err), OM_ELIMIT);
         llm_session_close(s);

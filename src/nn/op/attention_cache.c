@@ -22,7 +22,7 @@
 enum {
     CHUNK_PAGES = 4,
     CHUNK = CHUNK_PAGES * KV_TOKENS,
-    TILE_Q = 32,    /* queries of a tile: rows times query heads per kv head */
+    TILE_Q = 32, /* queries of a tile: rows times query heads per kv head */
 };
 
 typedef struct {
@@ -46,10 +46,10 @@ typedef struct {
     const job *j;
     const piece *p;
     size_t head, n;
-    const float *q; /* (n, dk) scaled, rotated, padded with zeros */
-    float *score; /* (n, CHUNK) then probabilities */
-    float *o;     /* (n, dv) of a chunk */
-    float *m, *l; /* (n) of a chunk */
+    const float *q;      /* (n, dk) scaled, rotated, padded with zeros */
+    float *score;        /* (n, CHUNK) then probabilities */
+    float *o;            /* (n, dv) of a chunk */
+    float *m, *l;        /* (n) of a chunk */
     float *to, *tm, *tl; /* folded: (n, dv), (n), (n) */
 } tile;
 
@@ -93,7 +93,7 @@ static size_t place(const tile *t, size_t i)
     return (row * j->s->a.n_head + t->head * j->group + i % j->group) * j->d;
 }
 
-/* ---- one chunk ------------------------------------------------------------------------- */
+/* ---- one chunk -------------------------------------------------------------------- */
 
 typedef struct {
     const void *block;
@@ -123,8 +123,14 @@ static void scores(const tile *t, uint64_t page, float *x)
 {
     const job *j = t->j;
     source f = head_block(t, page, false);
-    kv_product p = {.w = f.block, .rows = j->dk, .lanes = KV_TOKENS, .a = t->q,
-                    .lda = j->dk, .n = t->n, .y = x, .ldy = CHUNK};
+    kv_product p = {.w = f.block,
+                    .rows = j->dk,
+                    .lanes = KV_TOKENS,
+                    .a = t->q,
+                    .lda = j->dk,
+                    .n = t->n,
+                    .y = x,
+                    .ldy = CHUNK};
     j->k->attn->product[f.type](&p);
     scale_by_token(t, &f, false, x);
 }
@@ -159,13 +165,18 @@ static void chunk(const tile *t, uint64_t at, size_t n)
         scale_by_token(t, &f, true, p);
         kv_product mix = {.w = f.block,
                           .rows = kv_rows(size_min(n - i * KV_TOKENS, KV_TOKENS)),
-                          .lanes = j->dv, .a = p, .lda = CHUNK, .n = t->n, .y = t->o,
-                          .ldy = j->dv, .add = i > 0};
+                          .lanes = j->dv,
+                          .a = p,
+                          .lda = CHUNK,
+                          .n = t->n,
+                          .y = t->o,
+                          .ldy = j->dv,
+                          .add = i > 0};
         j->k->attn->product[f.type](&mix);
     }
 }
 
-/* ---- folding ------------------------------------------------------------------------------ */
+/* ---- folding ---------------------------------------------------------------------- */
 
 static void fold(const job *j, float *to, float *tm, float *tl, const float *o, float m,
                  float l)
@@ -237,8 +248,7 @@ static void whole(void *ctx, size_t beg, size_t end, int worker)
     }
 }
 
-/* ---- split over the context ------------------------------------------------------------------
- */
+/* ---- split over the context ------------------------------------------------------- */
 
 /* Where query i of the tile keeps its result for chunk c: m, l, o. */
 static float *partial(const tile *t, size_t i, uint64_t c)
@@ -285,12 +295,11 @@ static void fold_parts(void *ctx, size_t beg, size_t end, int worker)
     }
 }
 
-/* ---- appending, and queries made ready --------------------------------------------------------------------------------
- */
+/* ---- appending, and queries made ready -------------------------------------------- */
 
-/* Token i of sequence q into its page. */
-static void put_head(const job *j, const nn_seq *q, uint32_t i, size_t head, bool values,
-                     float *row)
+    /* Token i of sequence q into its page. */
+    static void put_head(const job *j, const nn_seq *q, uint32_t i, size_t head,
+                         bool values, float *row)
 {
     const attn *s = j->s;
     uint64_t at = (uint64_t)q->past + i;
@@ -336,8 +345,7 @@ static void append(void *ctx, size_t beg, size_t end, int worker)
             }
 }
 
-/* ---- the op -------------------------------------------------------------------------------------
- */
+/* ---- the op ----------------------------------------------------------------------- */
 
 typedef struct {
     size_t query, partial, work, total; /* offsets in the scratch, pieces before */
@@ -347,8 +355,12 @@ static layout measure(const nn *c, const attn *s, job *j)
 {
     const nn_attn_args *a = &s->a;
     size_t rows = s->q->rows;
-    *j = (job){.s = s, .k = c->k, .d = a->head_dim, .dk = kv_rows(a->head_dim),
-               .dv = kv_lanes(a->head_dim), .group = a->n_head / a->n_kv_head};
+    *j = (job){.s = s,
+               .k = c->k,
+               .d = a->head_dim,
+               .dk = kv_rows(a->head_dim),
+               .dv = kv_lanes(a->head_dim),
+               .group = a->n_head / a->n_kv_head};
     j->tile_rows = size_max(TILE_Q / j->group, 1);
     j->worker_floats = worker_floats(j);
     j->chunks = (s->kv->capacity + (size_t)CHUNK - 1) / CHUNK;
@@ -357,9 +369,9 @@ static layout measure(const nn *c, const attn *s, job *j)
     l.partial = l.query + size_align(rows * a->n_head * j->dk * sizeof(float), 64);
     l.work = l.partial;
     if (rows <= NN_SPLIT_ROWS)
-        l.work += size_align(rows * a->n_head * j->chunks * (j->dv + 16) * sizeof(float), 64);
-    l.total =
-        l.work + j->worker_floats * sizeof(float) * (size_t)pool_threads(c->pool);
+        l.work +=
+            size_align(rows * a->n_head * j->chunks * (j->dv + 16) * sizeof(float), 64);
+    l.total = l.work + j->worker_floats * sizeof(float) * (size_t)pool_threads(c->pool);
     return l;
 }
 
@@ -374,9 +386,8 @@ static size_t cut(const job *j, piece *out)
     size_t n = 0;
     for (uint32_t q = 0; q < j->s->n_seq; q++)
         for (uint32_t i = 0; i < j->s->seq[q].n_rows; i += (uint32_t)j->tile_rows)
-            out[n++] = (piece){
-                &j->s->seq[q], i,
-                (uint32_t)size_min(j->s->seq[q].n_rows - i, j->tile_rows)};
+            out[n++] = (piece){&j->s->seq[q], i,
+                               (uint32_t)size_min(j->s->seq[q].n_rows - i, j->tile_rows)};
     return n;
 }
 
