@@ -1,6 +1,6 @@
 /* bench_qmat.c - speed of the quantized product, per type, instruction set and threads.
  *
- *     bench_qmat [--threads N] [--isa c|avx2|avxvnni|vnni|neon|dotprod] [--quick] [TYPE...]
+ *     bench_qmat [--threads N] [--isa c|avx2|avxvnni|vnni|amx|neon|dotprod] [--quick] [TYPE...]
  *
  * m = 1 is generation: bytes of W per second, beside the read bandwidth measured in turns
  * with it over the same memory.  W is a fresh part of a buffer larger than any cache in
@@ -34,15 +34,15 @@ static double seconds(void) { return (double)os_now_ns() * 1e-9; }
 static void read_chunk(void *ctx, size_t beg, size_t end, int worker)
 {
     const uint8_t *p = ctx;
-    size_t part = (end - beg) / 4;
+    size_t part = (end - beg) / 4 & ~(size_t)255;
     (void)worker;
     uint64_t s[8] = {0};
-    for (size_t i = beg; i + 64 <= beg + part; i += 64)
-        for (size_t q = 0; q < 4; q++) {
+    for (size_t i = beg; i < beg + part; i += 256)
+        for (size_t q = 0; q < 16; q++) {
             uint64_t v[8];
-            memcpy(v, p + i + q * part, 64);
+            memcpy(v, p + i + q / 4 * part + q % 4 * 64, 64);
             for (int j = 0; j < 8; j++)
-                s[j] += v[j];
+                s[j] ^= v[j];
         }
     volatile uint64_t sink = s[0] + s[1] + s[2] + s[3] + s[4] + s[5] + s[6] + s[7];
     (void)sink;
@@ -60,7 +60,7 @@ static uint8_t *next_w(bench *b, size_t bytes)
 static double read_seconds(bench *b, size_t bytes)
 {
     double t = seconds();
-    pool_run(b->team, bytes & ~(size_t)63, 1 << 20, read_chunk, next_w(b, bytes));
+    pool_run(b->team, bytes & ~(size_t)63, 4 << 20, read_chunk, next_w(b, bytes));
     return seconds() - t;
 }
 
@@ -135,7 +135,8 @@ static bool prepare(bench *b)
 static const struct qmat_kernels *kernels_named(const char *name)
 {
     static const unsigned ladder[] = {0, CPU_AVX2, CPU_AVX2 | CPU_AVXVNNI,
-                                      CPU_AVX2 | CPU_AVX512 | CPU_VNNI, CPU_NEON,
+                                      CPU_AVX2 | CPU_AVX512 | CPU_VNNI,
+                                      CPU_AVX2 | CPU_AVX512 | CPU_VNNI | CPU_AMX, CPU_NEON,
                                       CPU_NEON | CPU_DOTPROD};
     unsigned have = kern_cpu_flags();
     if (!name)

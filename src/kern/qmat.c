@@ -1,7 +1,7 @@
 /* qmat.c - the quantized matrix product: the reference kernels, the choice of a set,
  * and the driver that cuts the work.
  *
- * The driver takes X in tiles of QMAT_TILE rows, quantizes a tile, and runs strips of W
+ * The driver takes X in tiles of QMAT_TILE or QMAT_MANY rows, quantizes a tile, and runs strips of W
  * over the pool.  The last strip of a matrix may overlap the one before it: it computes
  * rows again but stores only the new ones. */
 #include "kern/qmat.h"
@@ -45,7 +45,7 @@ static void dot_block(const qblock *w, const qmat_x *x, size_t b, size_t i, int3
     *isum = *msum = 0;
     for (size_t l = 0; l < x->block; l++) {
         size_t p = b * x->block + l;
-        int32_t q = x->q[(p / 32 * x->m + i) * 32 + p % 32];
+        int32_t q = qmat_at(x, p / 32, i)[p % 32];
         *isum += w->sc[l / 16] * w->q[l] * q;
         *msum += w->mn[l / 16] * q;
     }
@@ -57,11 +57,11 @@ static inline void strip_ref(dtype t, const uint8_t *w, const qmat_x *x, bool ha
     qblock_fn *decode = qblock_of(t);
     size_t bytes = dtype_of(t)->bytes;
     qblock blk;
-    for (size_t i = 0; i < x->m; i++)
+    for (size_t i = 0; i < x->rows; i++)
         y[i * ldy] = 0;
     for (size_t b = 0; b < x->k / x->block; b++) {
         decode(w + b * bytes, &blk);
-        for (size_t i = 0; i < x->m; i++) {
+        for (size_t i = 0; i < x->rows; i++) {
             int32_t isum, msum;
             float dx = x->d[b * x->m + i];
             dot_block(&blk, x, b, i, &isum, &msum);
@@ -142,6 +142,8 @@ const struct qmat_kernels qmat_reference = {
 const struct qmat_kernels *qmat_kernels_for(unsigned flags)
 {
 #if defined(__x86_64__)
+    if (flags & CPU_AMX)
+        return &qmat_amx;
     if (flags & CPU_VNNI)
         return &qmat_vnni;
     if (flags & CPU_AVXVNNI)
@@ -184,7 +186,8 @@ size_t qmat_bytes(const kern *k, dtype t, size_t m, size_t n, size_t kk, const p
 {
     size_t part[3];
     (void)n, (void)p;
-    return kernels_of(k)->plain[t] ? 0 : tile_bytes(size_min(m, QMAT_TILE), kk, part);
+    m = size_min(size_align(m, 16), QMAT_MANY); /* a full tile is the largest */
+    return kernels_of(k)->plain[t] ? 0 : tile_bytes(m, kk, part);
 }
 
 typedef struct {
@@ -197,20 +200,21 @@ typedef struct {
     float *y;
     size_t ldy, m, n, k;
     qmat_x tile;
+    qmat_strip *strip;
 } job;
 
 static void quantize_rows(void *ctx, size_t beg, size_t end, int worker)
 {
     job *j = ctx;
     (void)worker;
-    for (size_t i = beg; i < end; i++)
-        j->ks->quantize(j->x + i * j->ldx, &j->tile, i);
+    for (size_t i = beg; i < end; i++) /* rows that only fill up repeat the last */
+        j->ks->quantize(j->x + size_min(i, j->tile.rows - 1) * j->ldx, &j->tile, i);
 }
 
 /* The rows of W after the last whole strip, rows [beg, end) with end - beg < lanes. */
 static void last_strip(const job *j, size_t beg, size_t end)
 {
-    float out[QMAT_TILE * QMAT_MAX_LANES];
+    float out[QMAT_MANY * QMAT_MAX_LANES];
     size_t lanes = j->ks->lanes, first = end < lanes ? 0 : end - lanes;
     if (end < lanes) { /* a matrix of fewer rows than lanes */
         for (size_t r = beg; r < end; r++)
@@ -218,8 +222,8 @@ static void last_strip(const job *j, size_t beg, size_t end)
                                                  j->y + r, j->ldy);
         return;
     }
-    j->ks->packed[j->type].strip(j->w + first * j->stride, j->stride, &j->tile, out, lanes);
-    for (size_t i = 0; i < j->tile.m; i++)
+    j->strip(j->w + first * j->stride, j->stride, &j->tile, out, lanes);
+    for (size_t i = 0; i < j->tile.rows; i++)
         memcpy(j->y + i * j->ldy + beg, out + i * lanes + (beg - first),
                (end - beg) * sizeof(float));
 }
@@ -230,8 +234,7 @@ static void packed_rows(void *ctx, size_t beg, size_t end, int worker)
     size_t lanes = j->ks->lanes, r = beg;
     (void)worker;
     for (; r + lanes <= end; r += lanes)
-        j->ks->packed[j->type].strip(j->w + r * j->stride, j->stride, &j->tile, j->y + r,
-                                     j->ldy);
+        j->strip(j->w + r * j->stride, j->stride, &j->tile, j->y + r, j->ldy);
     if (r < end)
         last_strip(j, r, end);
 }
@@ -251,15 +254,25 @@ static size_t grain(size_t m, size_t k, size_t lanes)
     return size_align(size_max(rows, 1), lanes);
 }
 
-static void run_tile(job *j, pool *p, size_t m, arena scratch)
+/* What multiplies a tile of so many rows of X by matrix instructions, or NULL. */
+static const qmat_many_row *many_row(const job *j, size_t rows)
+{
+    const qmat_many_row *r = j->ks->many ? &j->ks->many[j->type] : NULL;
+    return r && r->strip && rows >= QMAT_MANY_FROM ? r : NULL;
+}
+
+static void run_tile(job *j, pool *p, size_t rows, arena scratch)
 {
     const qmat_row *row = &j->ks->packed[j->type];
-    size_t part[3];
+    const qmat_many_row *many = many_row(j, rows);
+    size_t part[3], m = many ? size_align(rows, 16) : rows;
     tile_bytes(m, j->k, part);
     char *at = scratch.beg + (-(uintptr_t)scratch.beg & 63);
     BUG_IF(part[0] + part[1] + part[2] > (size_t)(scratch.end - at));
-    j->tile = (qmat_x){.m = m, .k = j->k, .block = dtype_of(j->type)->block,
-                       .group = row->group, .sum_scale = row->sum_scale};
+    j->strip = many ? many->strip : row->strip;
+    j->tile = (qmat_x){.m = m, .k = j->k, .rows = rows, .piece = many ? many->piece : 32,
+                       .block = dtype_of(j->type)->block, .group = row->group,
+                       .sum_scale = row->sum_scale};
     j->tile.q = (int8_t *)at;
     j->tile.d = (float *)(at + part[0]);
     j->tile.sum = (int32_t *)(at + part[0] + part[1]);
@@ -277,9 +290,10 @@ void qmat(const kern *k, pool *p, dtype t, const void *w, const float *x, size_t
         pool_run(p, n, grain(m, kk, 4), plain_rows, &j);
         return;
     }
-    for (size_t i = 0; i < m; i += QMAT_TILE) {
+    size_t step = many_row(&j, m) ? QMAT_MANY : QMAT_TILE;
+    for (size_t i = 0; i < m; i += step) {
         j.x = x + i * ldx;
         j.y = y + i * ldy;
-        run_tile(&j, p, size_min(m - i, QMAT_TILE), scratch);
+        run_tile(&j, p, size_min(m - i, step), scratch);
     }
 }

@@ -48,7 +48,7 @@ static float scale_of(int32_t most, float *d)
 static inline void quantize32(const float *x, float inverse, bool finite, qmat_x *t,
                               size_t s, size_t i)
 {
-    int8_t *q = t->q + (s * t->m + i) * 32;
+    int8_t *q = qmat_at(t, s, i);
     V lo = v_set(0), hi = v_set(0);
     if (finite) {
         lo = quantize16(x, inverse, q);

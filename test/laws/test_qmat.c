@@ -140,7 +140,8 @@ static void definition(test *t)
 static size_t available(const struct qmat_kernels *out[8])
 {
     static const unsigned ladder[] = {CPU_AVX2, CPU_AVX2 | CPU_AVXVNNI,
-                                      CPU_AVX2 | CPU_AVX512 | CPU_VNNI, CPU_NEON,
+                                      CPU_AVX2 | CPU_AVX512 | CPU_VNNI,
+                                      CPU_AVX2 | CPU_AVX512 | CPU_VNNI | CPU_AMX, CPU_NEON,
                                       CPU_NEON | CPU_DOTPROD};
     unsigned have = kern_cpu_flags();
     size_t n = 0;
@@ -198,7 +199,8 @@ static void variants(test *t)
 {
     static const size_t shapes[][2] = {{1, 1},  {1, 16}, {2, 15}, {3, 17}, {4, 33}, {5, 7},
                                        {6, 31}, {7, 64}, {8, 9},  {9, 19},
-                                       {16, 20}, {29, 16}, {64, 16}, {67, 18}};
+                                       {16, 20}, {29, 16}, {64, 16}, {67, 18},
+                                       {33, 35}, {270, 17}};
     const struct qmat_kernels *sets[8];
     if (available(sets) == 0) {
         test_skip(t, "this CPU has none of our instruction sets");

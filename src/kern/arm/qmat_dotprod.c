@@ -15,4 +15,4 @@ static inline V v_dot_u(V acc, const V w[4], const int8_t *x) { return v_dot_s(a
 
 #include "kern/qmat_strip.h"
 
-QMAT_KERNELS(qmat_dotprod, "dotprod");
+QMAT_KERNELS(qmat_dotprod, "dotprod", NULL);

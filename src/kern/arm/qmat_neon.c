@@ -23,4 +23,4 @@ static inline V v_dot_u(V acc, const V w[4], const int8_t *x) { return v_dot_s(a
 
 #include "kern/qmat_strip.h"
 
-QMAT_KERNELS(qmat_neon, "neon");
+QMAT_KERNELS(qmat_neon, "neon", NULL);

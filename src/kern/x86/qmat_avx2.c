@@ -44,4 +44,4 @@ static inline V v_dot_s(V acc, const V w[4], const int8_t *x)
 
 #include "kern/qmat_strip.h"
 
-QMAT_KERNELS(qmat_avx2, "avx2");
+QMAT_KERNELS(qmat_avx2, "avx2", NULL);

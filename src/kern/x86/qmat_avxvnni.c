@@ -27,4 +27,4 @@ static inline V v_dot_s(V acc, const V w[4], const int8_t *x) { return v_dot_u(a
 
 #include "kern/qmat_strip.h"
 
-QMAT_KERNELS(qmat_avxvnni, "avxvnni");
+QMAT_KERNELS(qmat_avxvnni, "avxvnni", NULL);
