@@ -1,6 +1,7 @@
 /* bench_qmat.c - speed of the quantized product, per type, instruction set and threads.
  *
- *     bench_qmat [--threads N] [--isa c|avx2|avxvnni|vnni|amx|neon|dotprod] [--quick] [TYPE...]
+ *     bench_qmat [--threads N] [--isa NAME] [--quick] [TYPE...]
+ *     NAME  c | avx2 | avxvnni | vnni | amx | neon | dotprod
  *
  * m = 1 is generation: bytes of W per second, beside the read bandwidth measured in turns
  * with it over the same memory.  W is a fresh part of a buffer larger than any cache in

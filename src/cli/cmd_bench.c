@@ -37,7 +37,7 @@ typedef struct {
     size_t n_results;
 } bench;
 
-/* ---- arguments --------------------------------------------------------------------------- */
+/* ---- arguments ---------------------------------------------------------------------- */
 
 /* "128,512" */
 static om_status read_sizes(const cli *c, const char *name, uint32_t min, sizes *out,
@@ -67,7 +67,7 @@ static uint32_t largest(const sizes *s)
     return most;
 }
 
-/* ---- bandwidth ----------------------------------------------------------------------------- */
+/* ---- bandwidth ---------------------------------------------------------------------- */
 
 /* A few streams at once: one alone does not reach what the memory can give. */
 static void sweep(void *ctx, size_t beg, size_t end, int worker)
@@ -123,7 +123,7 @@ static uint64_t touched(const llm_model *m)
     return total;
 }
 
-/* ---- tests ----------------------------------------------------------------------------------- */
+/* ---- tests -------------------------------------------------------------------------- */
 
 /* n tokens after `depth`, all at once or one by one. */
 static om_status once(bench *b, uint32_t depth, uint32_t n, bool one_by_one, double *rate,
@@ -194,7 +194,8 @@ static om_status prepare(bench *b, om_err *err)
     for (size_t i = 0; i < n; i++)
         b->ids[i] = (int32_t)(rng_u64(&r) % b->m->h.vocab);
     llm_session_args a = {.context = context, .kv_type = DTYPE_F16, .k = &c->kernels,
-                          .pool = c->pool, .batch = (uint32_t)b->batch, .cancel = c->cancel};
+                          .pool = c->pool, .batch = (uint32_t)b->batch,
+                          .cancel = c->cancel};
     return llm_session_open(b->m, &a, &b->s, err);
 }
 
@@ -208,7 +209,7 @@ static om_status measure(bench *b, om_err *err)
     return OM_OK;
 }
 
-/* ---- answers ----------------------------------------------------------------------------------- */
+/* ---- answers ------------------------------------------------------------------------ */
 
 static double median(const bench *b, const result *r)
 {

@@ -1,9 +1,9 @@
 /* qmat.c - the quantized matrix product: the reference kernels, the choice of a set,
  * and the driver that cuts the work.
  *
- * The driver takes X in tiles of QMAT_TILE or QMAT_MANY rows, quantizes a tile, and runs strips of W
- * over the pool.  The last strip of a matrix may overlap the one before it: it computes
- * rows again but stores only the new ones. */
+ * The driver takes X in tiles of QMAT_TILE or QMAT_MANY rows, quantizes a tile, and runs
+ * strips of W over the pool.  The last strip of a matrix may overlap the one before it: it
+ * computes rows again but stores only the new ones. */
 #include "kern/qmat.h"
 
 #include "kern/dtype.h"

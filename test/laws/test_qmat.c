@@ -141,8 +141,8 @@ static size_t available(const struct qmat_kernels *out[8])
 {
     static const unsigned ladder[] = {CPU_AVX2, CPU_AVX2 | CPU_AVXVNNI,
                                       CPU_AVX2 | CPU_AVX512 | CPU_VNNI,
-                                      CPU_AVX2 | CPU_AVX512 | CPU_VNNI | CPU_AMX, CPU_NEON,
-                                      CPU_NEON | CPU_DOTPROD};
+                                      CPU_AVX2 | CPU_AVX512 | CPU_VNNI | CPU_AMX,
+                                      CPU_NEON, CPU_NEON | CPU_DOTPROD};
     unsigned have = kern_cpu_flags();
     size_t n = 0;
     for (size_t i = 0; i < countof(ladder); i++) {

@@ -230,7 +230,8 @@ INLINE void product256(const int8_t *q, size_t step, const panel *w, int32_t sum
 }
 
 /* Sums of x over groups 2 j and 2 j + 1 of block b, as 16-bit pairs; a row a lane. */
-INLINE void pair_sums(size_t pairs, const qmat_x *x, size_t b, size_t i, int32_t out[8][SIDE])
+INLINE void pair_sums(size_t pairs, const qmat_x *x, size_t b, size_t i,
+                      int32_t out[8][SIDE])
 {
     for (size_t j = 0; j < pairs; j++) {
         const int32_t *at = x->sum + (2 * pairs * b + 2 * j) * x->m + i;
