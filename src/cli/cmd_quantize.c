@@ -2,6 +2,7 @@
  * calibrate on. */
 #include "cli/cli.h"
 
+#include "compress/allocate.h"
 #include "compress/quantize.h"
 #include "kern/higgs.h"
 
@@ -120,6 +121,69 @@ static om_status save_importance(job *j, om_err *err)
     return imatrix_write(&j->im, path, cli_str(j->c, "calibration"), err);
 }
 
+/* "500mb", "1.5g", or bytes. */
+static om_status read_size(const char *text, uint64_t *out, om_err *err)
+{
+    static const struct {
+        const char *unit;
+        double bytes;
+    } units[] = {{"gb", 1e9}, {"mb", 1e6}, {"kb", 1e3}, {"g", 1e9}, {"m", 1e6}, {"k", 1e3}};
+    str s = str_of(text);
+    double scale = 1, v;
+    for (size_t i = 0; i < countof(units) && scale < 2; i++)
+        if (str_ends(s, units[i].unit)) {
+            s.n -= strlen(units[i].unit);
+            scale = units[i].bytes;
+        }
+    if (!str_f64(s, &v) || !(v * scale >= 1 && v * scale < 1e15))
+        return fail(err, OM_EARG, "--target-size %s is not a size; say 500mb or 1.5gb", text);
+    *out = (uint64_t)(v * scale);
+    return OM_OK;
+}
+
+/* What a file of this model takes beside its matrices: header, vectors, padding. */
+static om_status beside_matrices(const job *j, uint64_t *out, om_err *err)
+{
+    uint64_t file = 0, packed = 0;
+    const char *path = j->c->operand[0];
+    if (os_is_dir(path))
+        return fail(err, OM_EARG, "--target-size needs a model in one file; octomil convert "
+                                  "makes one of %s", path);
+    TRY(os_file_size(path, &file, err));
+    for (uint32_t i = 0; i < j->m->n_weight; i++) {
+        size_t row = 0;
+        dtype_row_bytes(j->m->weight[i].type, j->m->weight[i].cols, &row);
+        if (is_matrix(j, i))
+            packed += (uint64_t)row * j->m->weight[i].rows;
+    }
+    *out = (file > packed ? file - packed : 0) + 1024; /* keys this program adds */
+    return OM_OK;
+}
+
+/* The types that fit --target-size and lose least. */
+static om_status fit_size(job *j, om_err *err)
+{
+    uint64_t target = 0, beside = 0, least = 0;
+    TRY(read_size(cli_str(j->c, "target-size"), &target, err));
+    TRY(beside_matrices(j, &beside, err));
+    if (!j->text.n)
+        return fail(err, OM_EARG, "--target-size needs --calibration FILE: a mix of types is "
+                                  "chosen by what errors in each tensor cost there");
+    double *factor = mem_array(j->m->n_weight, sizeof(*factor));
+    om_status s = factor ? sensitivity(j->m, &j->text, factor, err)
+                         : fail(err, OM_ENOMEM, "quantize: no memory");
+    cli_progress_end(j->c);
+    if (s == OM_OK)
+        s = allocate_types(j->m, j->a.method, factor, target > beside ? target - beside : 0,
+                           &j->c->kernels, j->c->pool, j->types, &least, err);
+    if (s == OM_EARG)
+        s = fail(err, OM_EARG, "--target-size %s: the smallest file %s can make takes %llu "
+                               "bytes", cli_str(j->c, "target-size"), j->a.method->name,
+                 (unsigned long long)(least + beside));
+    mem_free(factor);
+    return s;
+}
+
 static om_status answer(job *j, om_err *err)
 {
     cli *c = j->c;
@@ -156,6 +220,8 @@ static om_status work(job *j, om_err *err)
     TRY(save_importance(j, err));
     for (uint32_t i = 0; i < j->m->n_weight; i++)
         j->types[i] = is_matrix(j, i) ? type : DTYPE_F32;
+    if (cli_given(j->c, "target-size"))
+        TRY(fit_size(j, err));
     j->a.types = j->types;
     j->a.file_type = type;
     TRY(quantize_model(j->m, j->c->operand[1], &j->a, err));
@@ -182,6 +248,8 @@ static const cli_option options[] = {
     {"bits", 'b', "N", "4", "2 3 4 5 6 8: the method's type of about so many bits", false},
     {"type", 0, "TYPE", NULL, "a tensor type by name, instead of --bits: Q4_K IQ4_XS ...",
      false},
+    {"target-size", 's', "SIZE", NULL, "500mb: a type for every tensor, by what errors in it "
+                                       "cost, so that the file fits", false},
     {"calibration", 'c', "FILE", NULL, "text to measure the layers' inputs on", false},
     {"calibration-tokens", 0, "N", "65536", "at most this many of its tokens", false},
     {"imatrix", 0, "FILE", NULL, "importance matrix to use: GGUF or .dat", false},
@@ -200,5 +268,6 @@ const command command_quantize = {
         "F16.  The text of --calibration should be like what the model will read; a few\n"
         "hundred kilobytes do.  OUT appears whole or not at all.\n\n"
         "  octomil quantize model.gguf small.gguf --bits 4\n"
-        "  octomil quantize model.gguf small.gguf --method gptq --type Q4_K --calibration text.txt\n",
+        "  octomil quantize model.gguf small.gguf --method gptq --type Q4_K --calibration text.txt\n"
+        "  octomil quantize model.gguf small.gguf --method higgs --target-size 1mb --calibration text.txt\n",
 };

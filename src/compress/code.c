@@ -15,6 +15,9 @@ const quant_method *const quant_methods[] = {
 #undef X
     NULL};
 
+const dtype quant_standard[] = {DTYPE_Q2_K, DTYPE_Q3_K, DTYPE_IQ4_XS, DTYPE_Q4_K,
+                                DTYPE_Q5_K, DTYPE_Q6_K, DTYPE_Q8_0, DTYPE_F32};
+
 const quant_method *quant_method_find(str name)
 {
     for (size_t i = 0; quant_methods[i]; i++)

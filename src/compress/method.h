@@ -34,8 +34,11 @@ typedef struct {
     bool needs;           /* refuses to work without; else does what it can */
     bool folds;           /* AWQ: scales moved between layers first */
     dtype of_bits[9];     /* the type that --bits N means; DTYPE_F32: none */
+    const dtype *candidates; /* what a mix of types chooses from; ends with DTYPE_F32 */
     om_status (*encode)(const quant_rows *j, om_err *err);
 } quant_method;
+
+extern const dtype quant_standard[]; /* the candidates of the standard types */
 
 extern const quant_method *const quant_methods[]; /* ends with NULL */
 const quant_method *quant_method_find(str name);  /* NULL: none */

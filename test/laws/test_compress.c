@@ -1,6 +1,7 @@
 /* test_compress.c - laws of quantization: grids, error feedback, calibration, files. */
 #include "test.h"
 
+#include "compress/allocate.h"
 #include "compress/grid.h"
 #include "compress/quantize.h"
 
@@ -195,6 +196,60 @@ static void feedback(test *t)
     ldl_free(&identity);
 }
 
+/* ---- allocation --------------------------------------------------------------------------- */
+
+/* Least cost within the budget over all combinations. */
+static double brute(const allocate_item *item, uint32_t n, uint64_t budget)
+{
+    if (n == 0)
+        return 0;
+    double best = INFINITY;
+    for (uint32_t o = 0; o < item->n; o++)
+        if (item->bytes[o] <= budget)
+            best = fmin(best, item->cost[o] + brute(item + 1, n - 1, budget - item->bytes[o]));
+    return best;
+}
+
+static void knapsack(test *t)
+{
+    rng r = rng_for(7, 0, 0, 0);
+    for (int round = 0; round < 200; round++) {
+        allocate_item item[6] = {{0}};
+        uint8_t choice[6];
+        uint64_t least, total = 0, used = 0, budget;
+        uint32_t n = 1 + rng_below(&r, 6);
+        double cost = 0, last = INFINITY;
+        om_err err;
+        for (uint32_t i = 0; i < n; i++) {
+            item[i].n = 1 + rng_below(&r, 4);
+            for (uint32_t o = 0; o < item[i].n; o++) {
+                item[i].bytes[o] = 10 + rng_below(&r, 90);
+                item[i].cost[o] = rng_unit(&r);
+                total += item[i].bytes[o];
+            }
+        }
+        budget = rng_below(&r, (uint32_t)total + 1);
+        om_status s = allocate(item, n, budget, choice, &least, &err);
+        CHECK_INT(t, s, least <= budget ? OM_OK : OM_EARG);
+        for (uint32_t i = 0; s == OM_OK && i < n; i++) {
+            used += item[i].bytes[choice[i]];
+            cost += item[i].cost[choice[i]];
+        }
+        if (s != OM_OK)
+            continue;
+        CHECK(t, used <= budget);
+        CHECK_NEAR(t, cost, brute(item, n, budget), 1e-12);
+        for (uint64_t more = budget; more < budget + 40; more += 13) { /* never worse */
+            double with = 0;
+            CHECK_OK(t, allocate(item, n, more, choice, &least, &err), err);
+            for (uint32_t i = 0; i < n; i++)
+                with += item[i].cost[choice[i]];
+            CHECK(t, with <= last + 1e-12);
+            last = with;
+        }
+    }
+}
+
 /* ---- calibration -------------------------------------------------------------------------- */
 
 enum { TOKENS = 600 };
@@ -382,6 +437,7 @@ int main(int argc, char **argv)
         {"importance", "weighted search serves what counts", importance},
         {"factor", "U D U^T is the damped H", factor},
         {"feedback", "H = I is rounding; else less output error", feedback},
+        {"knapsack", "allocation equals brute force, within budget, monotone", knapsack},
         {"block_by_block", "moments of a walk by blocks are those of a forward",
          block_by_block},
         {"importance_file", "an importance matrix comes back from its file", importance_file},

@@ -148,11 +148,14 @@ static om_status encode(const quant_rows *j, om_err *err)
     return s;
 }
 
+static const dtype candidates[] = {DTYPE_HT2, DTYPE_HT3, DTYPE_HT4, DTYPE_HT5, DTYPE_Q6_K,
+                                   DTYPE_Q8_0, DTYPE_F32};
+
 const quant_method quant_higgs = {
     .name = "higgs", .summary = "rotated Gaussian grids and trellises, our own types",
     .source = "Malinovskii et al. 2024, arXiv:2411.17525; Tseng et al. 2024, arXiv:2406.11235",
     .wants = QUANT_FULL,
     .of_bits = {[2] = DTYPE_HT2, [3] = DTYPE_HT3, [4] = DTYPE_HT4, [5] = DTYPE_HT5,
                 [8] = DTYPE_H8_P1},
-    .encode = encode,
+    .candidates = candidates, .encode = encode,
 };
