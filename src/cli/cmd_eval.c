@@ -1,5 +1,6 @@
 /* cmd_eval.c - how well models predict a text: perplexity; beside a reference model KL
- * divergence and agreement; size, speed and memory.  As one answer, a table or a picture. */
+ * divergence and agreement; size, speed and memory.  As one answer, a table or a picture.
+ */
 #include "cli/cli.h"
 
 #include "cli/plot.h"
@@ -16,7 +17,7 @@ typedef struct {
     comparison result[MOST];
     perplexity_report base;
     uint64_t bytes[MOST];
-    double bits[MOST];     /* per weight */
+    double bits[MOST]; /* per weight */
     os_map text;
     int32_t *ids;
     size_t n;
@@ -24,8 +25,8 @@ typedef struct {
 } job;
 
 /* Size of what lies on disk (of a folder: of its tensors), and bits per weight. */
-static om_status measure(const llm_model *m, const char *path, uint64_t *bytes, double *bits,
-                         om_err *err)
+static om_status measure(const llm_model *m, const char *path, uint64_t *bytes,
+                         double *bits, om_err *err)
 {
     double total = 0, count = 0;
     for (uint32_t i = 0; i < m->n_weight; i++) {
@@ -72,11 +73,16 @@ static om_status score(job *j, om_err *err)
     if (!cli_str(c, "text"))
         return fail(err, OM_EARG, "--text FILE is needed: the text to predict");
     if (cli_given(c, "adapter") && c->n_operands > 1)
-        return fail(err, OM_EARG, "--adapter goes with one MODEL; %d are given", c->n_operands);
+        return fail(err, OM_EARG, "--adapter goes with one MODEL; %d are given",
+                    c->n_operands);
     TRY(open_all(j, err));
-    compare_args a = {.k = &c->kernels, .pool = c->pool, .window = (uint32_t)j->window,
-                      .stride = (uint32_t)j->stride, .cancel = c->cancel,
-                      .progress = cli_progress, .ctx = c};
+    compare_args a = {.k = &c->kernels,
+                      .pool = c->pool,
+                      .window = (uint32_t)j->window,
+                      .stride = (uint32_t)j->stride,
+                      .cancel = c->cancel,
+                      .progress = cli_progress,
+                      .ctx = c};
     if (j->n_models > 1 || j->reference)
         return llm_compare(j->reference, j->m, (uint32_t)j->n_models, j->ids, j->n, &a,
                            &j->base, j->result, err);
@@ -84,7 +90,7 @@ static om_status score(job *j, om_err *err)
                           a.progress, a.ctx, &j->result[0].p, err);
 }
 
-/* ---- answers ----------------------------------------------------------------------------- */
+/* ---- answers ----------------------------------------------------------------------- */
 
 static double rate(const perplexity_report *r)
 {
@@ -186,8 +192,11 @@ static om_status draw(const job *j, const char *path, om_err *err)
 {
     plot_series s[MOST];
     double x[MOST], y[MOST];
-    plot p = {.title = j->reference ? "KL divergence against size" : "perplexity against size",
-              .x_label = "megabytes", .series = s, .n_series = (size_t)j->n_models,
+    plot p = {.title =
+                  j->reference ? "KL divergence against size" : "perplexity against size",
+              .x_label = "megabytes",
+              .series = s,
+              .n_series = (size_t)j->n_models,
               .y_label = j->reference ? "KL to the reference, nats" : "perplexity",
               .log_y = j->reference != NULL};
     for (int i = 0; i < j->n_models; i++) {
@@ -227,21 +236,29 @@ static om_status run(cli *c, om_err *err)
 
 static const cli_option options[] = {
     {"text", 'f', "FILE", NULL, "the text to predict (needed)", false},
-    {"reference", 'r', "MODEL", NULL, "the original: adds KL divergence and agreement", false},
+    {"reference", 'r', "MODEL", NULL, "the original: adds KL divergence and agreement",
+     false},
     {"plot", 0, "FILE.svg", NULL, "draw size against quality, one point a model", false},
     {"context", 'c', "N", "0", "tokens seen at once; 0: the model's, at most 512", false},
     {"stride", 0, "N", "0", "new tokens per window; 0: half the context", false},
-    {"halves", 0, NULL, NULL, "score the second halves of disjoint windows, as "
-                              "llama-perplexity does", false},
+    {"halves", 0, NULL, NULL,
+     "score the second halves of disjoint windows, as "
+     "llama-perplexity does",
+     false},
     {"max-tokens", 'n', "N", "0", "only the first N tokens; 0: all", false},
-    {"adapter", 'a', "PATH", NULL, "a LoRA adapter to use: PEFT folder or GGUF file", false},
+    {"adapter", 'a', "PATH", NULL, "a LoRA adapter to use: PEFT folder or GGUF file",
+     false},
     {"tokenizer", 0, "FILE", NULL, "tokenizer of a model that has none", false},
     {0},
 };
 
 const command command_eval = {
-    .name = "eval", .summary = "perplexity of models on a text, KL divergence, size, speed",
-    .operands = "MODEL...", .min_operands = 1, .max_operands = MOST, .options = options,
+    .name = "eval",
+    .summary = "perplexity of models on a text, KL divergence, size, speed",
+    .operands = "MODEL...",
+    .min_operands = 1,
+    .max_operands = MOST,
+    .options = options,
     .run = run,
     .details =
         "Windows of --context tokens slide over the text by --stride; every token is\n"
@@ -251,5 +268,6 @@ const command command_eval = {
         "perplexities, the mean KL divergence of the predictions and the value 99 % of\n"
         "tokens stay below, and how often both would choose the same token.\n\n"
         "  octomil eval model.gguf --text story.txt --json\n"
-        "  octomil eval model.gguf --reference base.gguf --text story.txt --plot sizes.svg\n",
+        "  octomil eval model.gguf --reference base.gguf --text story.txt --plot "
+        "sizes.svg\n",
 };

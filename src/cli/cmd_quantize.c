@@ -12,8 +12,8 @@ typedef struct {
     quantize_args a;
     calib_args text;
     imatrix im;
-    dtype *types;       /* (n_weight) */
-    os_map file;        /* the calibration text */
+    dtype *types; /* (n_weight) */
+    os_map file;  /* the calibration text */
     int32_t *ids;
 } job;
 
@@ -74,8 +74,9 @@ static om_status open_model(job *j, om_err *err)
     for (uint32_t i = 0; i < j->m->n_weight; i++) {
         const nn_weight *w = &j->m->weight[i];
         if (is_matrix(j, i) && dtype_of(w->type)->block > 1 && !cli_flag(c, "requantize"))
-            return fail(err, OM_EARG, "%s: %s is %s already, and errors would add up; start "
-                                      "from the original, or say --requantize",
+            return fail(err, OM_EARG,
+                        "%s: %s is %s already, and errors would add up; start "
+                        "from the original, or say --requantize",
                         c->operand[0], w->name, dtype_of(w->type)->name);
     }
     j->types = mem_array(j->m->n_weight, sizeof(*j->types));
@@ -87,8 +88,11 @@ static om_status open_text(job *j, om_err *err)
     cli *c = j->c;
     uint64_t most;
     TRY(cli_u64(c, "calibration-tokens", CALIB_LEAST_TOKENS, 1u << 30, &most, err));
-    j->text = (calib_args){.k = &c->kernels, .pool = c->pool, .cancel = c->cancel,
-                           .progress = cli_progress, .ctx = c};
+    j->text = (calib_args){.k = &c->kernels,
+                           .pool = c->pool,
+                           .cancel = c->cancel,
+                           .progress = cli_progress,
+                           .ctx = c};
     j->a.text = &j->text;
     if (cli_given(c, "imatrix")) {
         TRY(imatrix_read(j->m, cli_str(c, "imatrix"), &j->im, err));
@@ -136,7 +140,8 @@ static om_status read_size(const char *text, uint64_t *out, om_err *err)
             scale = units[i].bytes;
         }
     if (!str_f64(s, &v) || !(v * scale >= 1 && v * scale < 1e15))
-        return fail(err, OM_EARG, "--target-size %s is not a size; say 500mb or 1.5gb", text);
+        return fail(err, OM_EARG, "--target-size %s is not a size; say 500mb or 1.5gb",
+                    text);
     *out = (uint64_t)(v * scale);
     return OM_OK;
 }
@@ -147,8 +152,10 @@ static om_status beside_matrices(const job *j, uint64_t *out, om_err *err)
     uint64_t file = 0, packed = 0;
     const char *path = j->c->operand[0];
     if (os_is_dir(path))
-        return fail(err, OM_EARG, "--target-size needs a model in one file; octomil convert "
-                                  "makes one of %s", path);
+        return fail(err, OM_EARG,
+                    "--target-size needs a model in one file; octomil convert "
+                    "makes one of %s",
+                    path);
     TRY(os_file_size(path, &file, err));
     for (uint32_t i = 0; i < j->m->n_weight; i++) {
         size_t row = 0;
@@ -167,8 +174,9 @@ static om_status fit_size(job *j, om_err *err)
     TRY(read_size(cli_str(j->c, "target-size"), &target, err));
     TRY(beside_matrices(j, &beside, err));
     if (!j->text.n)
-        return fail(err, OM_EARG, "--target-size needs --calibration FILE: a mix of types is "
-                                  "chosen by what errors in each tensor cost there");
+        return fail(err, OM_EARG,
+                    "--target-size needs --calibration FILE: a mix of types is "
+                    "chosen by what errors in each tensor cost there");
     double *factor = mem_array(j->m->n_weight, sizeof(*factor));
     om_status s = factor ? sensitivity(j->m, &j->text, factor, err)
                          : fail(err, OM_ENOMEM, "quantize: no memory");
@@ -177,8 +185,10 @@ static om_status fit_size(job *j, om_err *err)
         s = allocate_types(j->m, j->a.method, factor, target > beside ? target - beside : 0,
                            &j->c->kernels, j->c->pool, j->types, &least, err);
     if (s == OM_EARG)
-        s = fail(err, OM_EARG, "--target-size %s: the smallest file %s can make takes %llu "
-                               "bytes", cli_str(j->c, "target-size"), j->a.method->name,
+        s = fail(err, OM_EARG,
+                 "--target-size %s: the smallest file %s can make takes %llu "
+                 "bytes",
+                 cli_str(j->c, "target-size"), j->a.method->name,
                  (unsigned long long)(least + beside));
     mem_free(factor);
     return s;
@@ -248,8 +258,10 @@ static const cli_option options[] = {
     {"bits", 'b', "N", "4", "2 3 4 5 6 8: the method's type of about so many bits", false},
     {"type", 0, "TYPE", NULL, "a tensor type by name, instead of --bits: Q4_K IQ4_XS ...",
      false},
-    {"target-size", 's', "SIZE", NULL, "500mb: a type for every tensor, by what errors in it "
-                                       "cost, so that the file fits", false},
+    {"target-size", 's', "SIZE", NULL,
+     "500mb: a type for every tensor, by what errors in it "
+     "cost, so that the file fits",
+     false},
     {"calibration", 'c', "FILE", NULL, "text to measure the layers' inputs on", false},
     {"calibration-tokens", 0, "N", "65536", "at most this many of its tokens", false},
     {"imatrix", 0, "FILE", NULL, "importance matrix to use: GGUF or .dat", false},
@@ -260,14 +272,20 @@ static const cli_option options[] = {
 };
 
 const command command_quantize = {
-    .name = "quantize", .summary = "a smaller file of a model, by the best known methods",
-    .operands = "MODEL OUT.gguf", .min_operands = 2, .max_operands = 2, .options = options,
+    .name = "quantize",
+    .summary = "a smaller file of a model, by the best known methods",
+    .operands = "MODEL OUT.gguf",
+    .min_operands = 2,
+    .max_operands = 2,
+    .options = options,
     .run = run,
     .details =
         "Norms and biases stay F32; rows whose length a type cannot hold become Q8_0 or\n"
         "F16.  The text of --calibration should be like what the model will read; a few\n"
         "hundred kilobytes do.  OUT appears whole or not at all.\n\n"
         "  octomil quantize model.gguf small.gguf --bits 4\n"
-        "  octomil quantize model.gguf small.gguf --method gptq --type Q4_K --calibration text.txt\n"
-        "  octomil quantize model.gguf small.gguf --method higgs --target-size 1mb --calibration text.txt\n",
+        "  octomil quantize model.gguf small.gguf --method gptq --type Q4_K --calibration "
+        "text.txt\n"
+        "  octomil quantize model.gguf small.gguf --method higgs --target-size 1mb "
+        "--calibration text.txt\n",
 };

@@ -13,7 +13,7 @@
 
 enum { LIST = 1 << 14, SAMPLE_ROWS = 8, NOISE_TOKENS = 2048 };
 
-/* ---- the knapsack ------------------------------------------------------------------------- */
+/* ---- the knapsack ------------------------------------------------------------------ */
 
 typedef struct {
     uint64_t bytes;
@@ -73,8 +73,8 @@ static uint64_t smallest(const allocate_item *item)
     return least;
 }
 
-static om_status search(const allocate_item *item, uint32_t n, uint64_t budget, uint64_t rest,
-                        partial **list, uint8_t *choice, om_err *err)
+static om_status search(const allocate_item *item, uint32_t n, uint64_t budget,
+                        uint64_t rest, partial **list, uint8_t *choice, om_err *err)
 {
     uint32_t count = 1, at = 0;
     for (uint32_t i = 0; i < n; i++) {
@@ -120,7 +120,7 @@ om_status allocate(const allocate_item *item, uint32_t n_items, uint64_t budget,
     return s;
 }
 
-/* ---- sensitivity ----------------------------------------------------------------------------- */
+/* ---- sensitivity ------------------------------------------------------------------- */
 
 static bool is_matrix(const llm_model *m, const nn_weight *w)
 {
@@ -145,11 +145,13 @@ static float *noisy(const nn_weight *w, uint32_t which)
     return v;
 }
 
-static om_status one_factor(llm_model *m, llm_model *work, uint32_t i, const calib_args *text,
-                            double *factor, om_err *err)
+static om_status one_factor(llm_model *m, llm_model *work, uint32_t i,
+                            const calib_args *text, double *factor, om_err *err)
 {
     nn_weight *w = &work->weight[i], kept = *w;
-    compare_args a = {.k = text->k, .pool = text->pool, .cancel = text->cancel,
+    compare_args a = {.k = text->k,
+                      .pool = text->pool,
+                      .cancel = text->cancel,
                       .stride = PERPLEXITY_HALVES,
                       .window = (uint32_t)size_min(m->h.context, 256)};
     comparison c;
@@ -158,8 +160,8 @@ static om_status one_factor(llm_model *m, llm_model *work, uint32_t i, const cal
         return fail(err, OM_ENOMEM, "sensitivity: no memory for %s", w->name);
     w->data = v;
     w->type = DTYPE_F32;
-    om_status s = llm_compare(m, &work, 1, text->ids, size_min(text->n, NOISE_TOKENS), &a, NULL,
-                              &c, err);
+    om_status s = llm_compare(m, &work, 1, text->ids, size_min(text->n, NOISE_TOKENS), &a,
+                              NULL, &c, err);
     *w = kept;
     mem_free(v);
     *factor = s == OM_OK ? c.kl / 0.01 : 0;
@@ -181,11 +183,11 @@ om_status sensitivity(llm_model *m, const calib_args *text, double *factor, om_e
     return s;
 }
 
-/* ---- types ------------------------------------------------------------------------------------- */
+/* ---- types ------------------------------------------------------------------------- */
 
 /* Relative squared error of a few rows of w as type t. */
-static om_status error_as(const nn_weight *w, dtype t, const quant_method *how, const kern *k,
-                          pool *p, double *out, om_err *err)
+static om_status error_as(const nn_weight *w, dtype t, const quant_method *how,
+                          const kern *k, pool *p, double *out, om_err *err)
 {
     size_t rows = size_min(SAMPLE_ROWS, w->rows), n = rows * w->cols, in_row = 0;
     quant_rows j = {.rows = rows, .cols = w->cols, .type = t, .k = k, .pool = p};
@@ -196,7 +198,8 @@ static om_status error_as(const nn_weight *w, dtype t, const quant_method *how, 
     om_status s = v && packed ? OM_OK : fail(err, OM_ENOMEM, "allocate: no memory");
     if (s == OM_OK) {
         for (size_t r = 0; r < rows; r++) /* spread over the matrix */
-            dtype_of(w->type)->unpack((const uint8_t *)w->data + w->rows / rows * r * in_row,
+            dtype_of(w->type)->unpack((const uint8_t *)w->data +
+                                          w->rows / rows * r * in_row,
                                       v + r * w->cols, w->cols);
         j.w = v;
         j.out = packed;

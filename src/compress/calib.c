@@ -2,34 +2,39 @@
  * block; moments are gathered where nn_linear shows its input. */
 #include "compress/calib.h"
 
-enum { INPUTS = 8, BATCH_ROWS = 1024, WINDOW = 512, STREAM_BYTES = 256 << 20,
-       DIAG_COLUMNS = 64 };
+enum {
+    INPUTS = 8,
+    BATCH_ROWS = 1024,
+    WINDOW = 512,
+    STREAM_BYTES = 256 << 20,
+    DIAG_COLUMNS = 64
+};
 
 struct calib {
     llm_model *m;
     calib_args a;
     nn *c;
     uint32_t window, n_windows, per_batch;
-    int32_t *ids, *pos;      /* (rows) of the whole text; (per_batch * window) */
-    nn_seq *seq;             /* (per_batch) */
-    float *x;                /* (rows, dim) the residual stream */
-    float *last;             /* (rows of a batch, dim) what the output matrix reads */
+    int32_t *ids, *pos; /* (rows) of the whole text; (per_batch * window) */
+    nn_seq *seq;        /* (per_batch) */
+    float *x;           /* (rows, dim) the residual stream */
+    float *last;        /* (rows of a batch, dim) what the output matrix reads */
     calib_input in[INPUTS];
     uint32_t n_in;
     bool full;
-    const float *seen;       /* the last input shown, and its first row */
+    const float *seen; /* the last input shown, and its first row */
     float *seen_row;
     uint32_t seen_cols;
     void *scratch;
     size_t scratch_bytes;
-    llm_stretch part;        /* of the run in hand */
+    llm_stretch part; /* of the run in hand */
     uint32_t first_window, now_windows;
     bool to_head;
-    om_status status;        /* of the hook */
+    om_status status; /* of the hook */
     om_err err;
 };
 
-/* ---- moments ---------------------------------------------------------------------------- */
+/* ---- moments ----------------------------------------------------------------------- */
 
 typedef struct {
     const float *x;
@@ -61,8 +66,18 @@ static om_status add_full(calib *c, calib_input *in, const float *x, uint32_t ro
         if (!c->scratch)
             return fail(&c->err, OM_ENOMEM, "calibration: no memory for a product");
     }
-    gemm_args g = {.m = n, .n = n, .k = rows, .a = x, .lda = n, .a_t = true, .b = x,
-                   .ldb = n, .c = in->h, .ldc = n, .alpha = 1, .beta = 1};
+    gemm_args g = {.m = n,
+                   .n = n,
+                   .k = rows,
+                   .a = x,
+                   .lda = n,
+                   .a_t = true,
+                   .b = x,
+                   .ldb = n,
+                   .c = in->h,
+                   .ldc = n,
+                   .alpha = 1,
+                   .beta = 1};
     gemm(c->a.k, c->a.pool, &g, arena_of(c->scratch, bytes));
     return OM_OK;
 }
@@ -129,14 +144,18 @@ static void on_linear(void *ctx, const nn_weight *w, const float *x, uint32_t ro
         c->status = gather(c, w, x, rows);
 }
 
-/* ---- the walk --------------------------------------------------------------------------- */
+/* ---- the walk ---------------------------------------------------------------------- */
 
 static om_status forward(nn *net, void *ctx)
 {
     calib *c = ctx;
     uint32_t rows = c->now_windows * c->window;
-    llm_batch b = {.ids = c->ids + (size_t)c->first_window * c->window, .pos = c->pos,
-                   .rows = rows, .seq = c->seq, .n_seq = c->now_windows, .stretch = &c->part};
+    llm_batch b = {.ids = c->ids + (size_t)c->first_window * c->window,
+                   .pos = c->pos,
+                   .rows = rows,
+                   .seq = c->seq,
+                   .n_seq = c->now_windows,
+                   .stretch = &c->part};
     nn_tensor *x = c->m->arch->forward(net, c->m, &b);
     if (c->to_head)
         nn_output(net, x, c->last);
@@ -212,13 +231,15 @@ const calib_input *calib_of(const calib *c, const nn_weight *w)
 uint64_t calib_rows(const calib *c) { return (uint64_t)c->n_windows * c->window; }
 uint32_t calib_window(const calib *c) { return c->window; }
 
-/* ---- open ------------------------------------------------------------------------------- */
+/* ---- open -------------------------------------------------------------------------- */
 
 static om_status check(const calib *c, om_err *err)
 {
     if (c->a.n < CALIB_LEAST_TOKENS)
-        return fail(err, OM_EARG, "calibration: the text has %zu tokens, at least %d are "
-                                  "needed; give a longer text", c->a.n, CALIB_LEAST_TOKENS);
+        return fail(err, OM_EARG,
+                    "calibration: the text has %zu tokens, at least %d are "
+                    "needed; give a longer text",
+                    c->a.n, CALIB_LEAST_TOKENS);
     for (size_t i = 0; i < c->a.n; i++)
         if (c->a.ids[i] < 0 || (uint32_t)c->a.ids[i] >= c->m->h.vocab)
             return fail(err, OM_EARG, "calibration: token %d; the vocabulary has %u",

@@ -19,16 +19,16 @@ enum { CALIB_LINEARS = 8, CALIB_LEAST_TOKENS = 256 };
 typedef struct {
     const nn_weight *w[CALIB_LINEARS]; /* (n_w) the layers that read it */
     uint32_t n_w, cols;
-    uint64_t rows;                     /* seen */
-    float *diag;                       /* (cols) */
-    float *h;                          /* (cols, cols), or NULL */
+    uint64_t rows; /* seen */
+    float *diag;   /* (cols) */
+    float *h;      /* (cols, cols), or NULL */
 } calib_input;
 
 typedef struct {
-    const int32_t *ids;  /* tokens of the text, kept by pointer */
+    const int32_t *ids; /* tokens of the text, kept by pointer */
     size_t n;
-    uint32_t window;     /* tokens that see each other; 0: the context, at most 512 */
-    size_t max_bytes;    /* of the residual stream; 0: 256 MB */
+    uint32_t window;  /* tokens that see each other; 0: the context, at most 512 */
+    size_t max_bytes; /* of the residual stream; 0: 256 MB */
     const kern *k;
     pool *pool;
     const om_cancel *cancel;

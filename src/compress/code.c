@@ -13,10 +13,10 @@ const quant_method *const quant_methods[] = {
 #define X(name) &quant_##name,
     QUANT_METHOD_LIST(X)
 #undef X
-    NULL};
+        NULL};
 
 const dtype quant_standard[] = {DTYPE_Q2_K, DTYPE_Q3_K, DTYPE_IQ4_XS, DTYPE_Q4_K,
-                                DTYPE_Q5_K, DTYPE_Q6_K, DTYPE_Q8_0, DTYPE_F32};
+                                DTYPE_Q5_K, DTYPE_Q6_K, DTYPE_Q8_0,   DTYPE_F32};
 
 const quant_method *quant_method_find(str name)
 {
@@ -26,7 +26,7 @@ const quant_method *quant_method_find(str name)
     return NULL;
 }
 
-/* ---- as it comes --------------------------------------------------------------------------- */
+/* ---- as it comes ------------------------------------------------------------------- */
 
 static void pack_rows(void *ctx, size_t beg, size_t end, int worker)
 {
@@ -46,7 +46,7 @@ om_status quant_encode_plain(const quant_rows *j, om_err *err)
     return OM_OK;
 }
 
-/* ---- by grid --------------------------------------------------------------------------------- */
+/* ---- by grid ----------------------------------------------------------------------- */
 
 typedef struct {
     const quant_rows *j;

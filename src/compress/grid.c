@@ -35,7 +35,7 @@ const grid *grid_of(dtype t)
     return NULL;
 }
 
-/* ---- codes --------------------------------------------------------------------------------- */
+/* ---- codes ------------------------------------------------------------------------- */
 
 static float level(const grid *g, int code)
 {
@@ -45,8 +45,8 @@ static float level(const grid *g, int code)
 static float inverse(float s) { return s != 0 ? 1.0f / s : 0.0f; }
 
 /* Halfway points of iq4_table, the one table there is. */
-static const float middle[15] = {-115.5f, -93.5f, -74, -57, -42, -28.5f, -16, -4.5f,
-                                 7,       19,     31.5f, 45.5f, 61, 79, 101};
+static const float middle[15] = {-115.5f, -93.5f, -74,   -57,   -42, -28.5f, -16, -4.5f,
+                                 7,       19,     31.5f, 45.5f, 61,  79,     101};
 
 static inline float table_level(float v)
 {
@@ -73,7 +73,7 @@ static inline int nearest(const grid *g, float v)
     return (int)(v + 0.5f);
 }
 
-/* ---- one group ------------------------------------------------------------------------------ */
+/* ---- one group --------------------------------------------------------------------- */
 
 typedef struct {
     float s, m; /* scale, offset */
@@ -129,7 +129,8 @@ static float error_of(const group *q, affine f)
 static affine solve(const group *q, affine from, bool any_min)
 {
     float inv = inverse(from.s);
-    float vw[LANES] = {0}, vl[LANES] = {0}, vll[LANES] = {0}, vx[LANES] = {0}, vxl[LANES] = {0};
+    float vw[LANES] = {0}, vl[LANES] = {0}, vll[LANES] = {0}, vx[LANES] = {0},
+          vxl[LANES] = {0};
     for (size_t at = 0; at < q->n; at += LANES) {
         const float *x = q->x + at, *w = q->w + at;
         float l[LANES];
@@ -184,7 +185,8 @@ static affine fit_with_min(const group *q, bool any_min)
     choice best = {{(hi - lo) / n, lo}, 0};
     best.error = error_of(q, best.f);
     for (int step = -LADDER; step <= LADDER + 6; step++)
-        consider(q, (affine){(hi - lo) / (n + 0.1f * n / 5 * (float)step), lo}, any_min, &best);
+        consider(q, (affine){(hi - lo) / (n + 0.1f * n / 5 * (float)step), lo}, any_min,
+                 &best);
     return best.f;
 }
 
@@ -207,7 +209,7 @@ static affine fit_scale(const group *q)
     return best.f;
 }
 
-/* ---- a block -------------------------------------------------------------------------------- */
+/* ---- a block ----------------------------------------------------------------------- */
 
 static size_t groups_of(const grid *g) { return g->block / g->group; }
 
@@ -288,7 +290,8 @@ typedef struct {
     double aa, ac, cc, xa, xc;
 } normal;
 
-static normal normal_sums(const grid *g, const float *x, const float *w, const grid_block *b)
+static normal normal_sums(const grid *g, const float *x, const float *w,
+                          const grid_block *b)
 {
     normal s = {0};
     for (size_t i = 0; i < g->block; i++) {

@@ -50,7 +50,7 @@ om_status imatrix_set(imatrix *im, const nn_weight *w, const float *sum, double 
     return OM_OK;
 }
 
-/* ---- reading ----------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------- */
 
 /* The weights an entry speaks of: its own, or the three of a fused q-k-v. */
 static om_status take(imatrix *im, str name, const float *sum, uint64_t cols, double rows,
@@ -61,14 +61,14 @@ static om_status take(imatrix *im, str name, const float *sum, uint64_t cols, do
     for (size_t i = 0; i < (is_fused ? countof(fused) : 1); i++) {
         char text[NAME_BYTES];
         int n = snprintf(text, sizeof(text), "%.*s%s",
-                         (int)(is_fused ? name.n - strlen("attn_qkv.weight") : name.n), name.p,
-                         is_fused ? fused[i] : "");
+                         (int)(is_fused ? name.n - strlen("attn_qkv.weight") : name.n),
+                         name.p, is_fused ? fused[i] : "");
         const nn_weight *w = n < NAME_BYTES ? llm_weight(im->m, text) : NULL;
         if (!w)
             continue;
         if (cols != w->cols)
-            return fail(err, OM_EFORMAT, "imatrix: %s has %llu columns, the model has %u", text,
-                        (unsigned long long)cols, w->cols);
+            return fail(err, OM_EFORMAT, "imatrix: %s has %llu columns, the model has %u",
+                        text, (unsigned long long)cols, w->cols);
         if (!(rows > 0))
             return fail(err, OM_EFORMAT, "imatrix: %s counts %g rows", text, rows);
         TRY(imatrix_set(im, w, sum, rows, err));
@@ -113,15 +113,16 @@ static om_status read_dat(imatrix *im, const os_map *map, om_err *err)
     cursor c = cursor_of(map->p, map->n);
     uint32_t n = cursor_u32(&c);
     if (!c.ok || n > MAX_ENTRIES)
-        return fail(err, OM_EFORMAT, "imatrix: neither GGUF nor a .dat of at most %d entries",
-                    MAX_ENTRIES);
+        return fail(err, OM_EFORMAT,
+                    "imatrix: neither GGUF nor a .dat of at most %d entries", MAX_ENTRIES);
     for (uint32_t i = 0; i < n; i++) {
         uint32_t length = cursor_u32(&c);
         const uint8_t *name = cursor_take(&c, length);
         uint32_t calls = cursor_u32(&c), cols = cursor_u32(&c);
         const uint8_t *v = cols <= map->n / 4 ? cursor_take(&c, (size_t)cols * 4) : NULL;
         if (!c.ok || !v)
-            return fail_at(err, OM_EFORMAT, c.pos, "imatrix: entry %u of %u is cut off", i, n);
+            return fail_at(err, OM_EFORMAT, c.pos, "imatrix: entry %u of %u is cut off", i,
+                           n);
         float *sum = mem_array(cols, sizeof(*sum)); /* the file may be unaligned */
         if (!sum)
             return fail(err, OM_ENOMEM, "imatrix: no memory");
@@ -151,7 +152,7 @@ om_status imatrix_read(const llm_model *m, const char *path, imatrix *out, om_er
     return s;
 }
 
-/* ---- writing ------------------------------------------------------------------------------ */
+/* ---- writing ----------------------------------------------------------------------- */
 
 static om_status put_infos(const imatrix *im, gguf_writer *w, om_err *err)
 {
@@ -163,11 +164,11 @@ static om_status put_infos(const imatrix *im, gguf_writer *w, om_err *err)
         if (strlen(of->name) >= NAME_BYTES)
             return fail(err, OM_ELIMIT, "imatrix: the name %s is too long", of->name);
         snprintf(name, sizeof(name), "%s.in_sum2", of->name);
-        gguf_put_tensor_info(w, &(tensor){.name = str_of(name), .n_dims = 2,
-                                          .dim = {1, of->cols, 1, 1}});
+        gguf_put_tensor_info(
+            w, &(tensor){.name = str_of(name), .n_dims = 2, .dim = {1, of->cols, 1, 1}});
         snprintf(name, sizeof(name), "%s.counts", of->name);
-        gguf_put_tensor_info(w, &(tensor){.name = str_of(name), .n_dims = 2,
-                                          .dim = {1, 1, 1, 1}});
+        gguf_put_tensor_info(
+            w, &(tensor){.name = str_of(name), .n_dims = 2, .dim = {1, 1, 1, 1}});
     }
     return OM_OK;
 }
@@ -188,7 +189,8 @@ static om_status put_values(const imatrix *im, gguf_writer *w, om_err *err)
     return OM_OK;
 }
 
-om_status imatrix_write(const imatrix *im, const char *path, const char *dataset, om_err *err)
+om_status imatrix_write(const imatrix *im, const char *path, const char *dataset,
+                        om_err *err)
 {
     gguf_writer *w;
     str data = str_of(dataset);

@@ -11,9 +11,9 @@
 #include "llm/model.h"
 
 typedef struct {
-    const llm_model *m;  /* whose weights it speaks of */
-    float **mean;        /* (m->n_weight), NULL where nothing is known; (cols) each */
-    double *rows;        /* (m->n_weight) rows each was summed over */
+    const llm_model *m; /* whose weights it speaks of */
+    float **mean;       /* (m->n_weight), NULL where nothing is known; (cols) each */
+    double *rows;       /* (m->n_weight) rows each was summed over */
     uint32_t n_known;
     uint32_t window, n_windows;
 } imatrix;

@@ -10,7 +10,7 @@
 
 enum { PANEL = 64, ROWS_GRAIN = 16 };
 
-/* ---- Cholesky ----------------------------------------------------------------------------- */
+/* ---- Cholesky ---------------------------------------------------------------------- */
 
 /* The nb columns from j0 on, of rows [j0, j0 + nb). */
 static void factor_corner(float *a, size_t n, size_t j0, size_t nb)
@@ -56,8 +56,17 @@ static om_status cholesky(float *a, size_t n, const kern *k, pool *p, om_err *er
         return fail(err, OM_ENOMEM, "quantize: no memory to factor %zu columns", n);
     for (size_t j = 0; j < n; j += PANEL) {
         size_t nb = size_min(PANEL, n - j);
-        gemm_args g = {.m = n - j, .n = nb, .k = j, .a = a + j * n, .lda = n, .b = a + j * n,
-                       .ldb = n, .b_t = true, .c = a + j * n + j, .ldc = n, .alpha = -1,
+        gemm_args g = {.m = n - j,
+                       .n = nb,
+                       .k = j,
+                       .a = a + j * n,
+                       .lda = n,
+                       .b = a + j * n,
+                       .ldb = n,
+                       .b_t = true,
+                       .c = a + j * n + j,
+                       .ldc = n,
+                       .alpha = -1,
                        .beta = 1};
         if (j)
             gemm(k, p, &g, arena_of(scratch, bytes));
@@ -69,7 +78,7 @@ static om_status cholesky(float *a, size_t n, const kern *k, pool *p, om_err *er
     return OM_OK;
 }
 
-/* ---- the factor ---------------------------------------------------------------------------- */
+/* ---- the factor -------------------------------------------------------------------- */
 
 static void reverse(float *a, size_t n)
 {
@@ -104,8 +113,8 @@ static void normalise(ldl *f)
         f->d[k] *= f->d[k];
 }
 
-om_status ldl_factor(const float *h, size_t n, double damp, const kern *k, pool *p, ldl *out,
-                     om_err *err)
+om_status ldl_factor(const float *h, size_t n, double damp, const kern *k, pool *p,
+                     ldl *out, om_err *err)
 {
     size_t count = 0;
     *out = (ldl){.n = n};
@@ -137,11 +146,11 @@ void ldl_free(ldl *f)
     *f = (ldl){0};
 }
 
-/* ---- rounding ------------------------------------------------------------------------------- */
+/* ---- rounding ---------------------------------------------------------------------- */
 
 typedef struct {
     const float *w;
-    float *e, *t;  /* (rows, cols) W - V so far; (rows, block) targets */
+    float *e, *t; /* (rows, cols) W - V so far; (rows, block) targets */
     size_t cols, block, k0, n;
     bool feedback;
     ldl_round *round;
@@ -165,7 +174,11 @@ static void round_rows(void *ctx, size_t beg, size_t end, int worker)
 om_status ldl_run(const ldl *f, const float *w, size_t rows, size_t cols, size_t block,
                   const kern *k, pool *p, ldl_round *round, void *ctx, om_err *err)
 {
-    run_job j = {.w = w, .cols = cols, .block = block, .feedback = f != NULL, .round = round,
+    run_job j = {.w = w,
+                 .cols = cols,
+                 .block = block,
+                 .feedback = f != NULL,
+                 .round = round,
                  .ctx = ctx};
     size_t bytes = f ? gemm_bytes(k, rows, block, cols, p) : 0;
     void *scratch = mem_alloc(bytes);
@@ -176,9 +189,17 @@ om_status ldl_run(const ldl *f, const float *w, size_t rows, size_t cols, size_t
         j.n = size_min(block, cols - j.k0);
         for (size_t r = 0; f && r < rows; r++)
             memcpy(j.t + r * block, w + r * cols + j.k0, j.n * sizeof(float));
-        gemm_args g = {.m = rows, .n = j.n, .k = j.k0, .a = j.e, .lda = cols,
-                       .b = f ? f->u + j.k0 : NULL, .ldb = cols, .c = j.t, .ldc = block,
-                       .alpha = 1, .beta = 1};
+        gemm_args g = {.m = rows,
+                       .n = j.n,
+                       .k = j.k0,
+                       .a = j.e,
+                       .lda = cols,
+                       .b = f ? f->u + j.k0 : NULL,
+                       .ldb = cols,
+                       .c = j.t,
+                       .ldc = block,
+                       .alpha = 1,
+                       .beta = 1};
         if (f && j.k0)
             gemm(k, p, &g, arena_of(scratch, bytes));
         pool_run(p, rows, 1, round_rows, &j);

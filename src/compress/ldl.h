@@ -20,8 +20,8 @@ typedef struct {
 
 /* h (n,n) is damped by `damp` times the mean of its diagonal (1 where that is 0) and
  * factored; not changed.  OM_EFORMAT when it holds no number. */
-om_status ldl_factor(const float *h, size_t n, double damp, const kern *k, pool *p, ldl *out,
-                     om_err *err);
+om_status ldl_factor(const float *h, size_t n, double damp, const kern *k, pool *p,
+                     ldl *out, om_err *err);
 void ldl_free(ldl *f);
 
 /* One row's columns [k0, k0 + n) : t (n) the targets with the feedback of all earlier

@@ -12,14 +12,14 @@
 
 /* Rows of one matrix to be packed. */
 typedef struct {
-    const float *w;    /* (rows, cols) */
+    const float *w; /* (rows, cols) */
     size_t rows, cols, row_bytes;
     dtype type;
     const float *mean; /* (cols) mean square of each input column; NULL: not known */
     const ldl *f;      /* of the inputs (rotated where the type is); NULL: not known */
     const kern *k;
     pool *pool;
-    uint8_t *out;      /* (rows, row_bytes) */
+    uint8_t *out; /* (rows, row_bytes) */
 } quant_rows;
 
 typedef enum {
@@ -30,10 +30,10 @@ typedef enum {
 
 typedef struct {
     const char *name, *summary, *source;
-    quant_wants wants;    /* at most; see `needs` */
-    bool needs;           /* refuses to work without; else does what it can */
-    bool folds;           /* AWQ: scales moved between layers first */
-    dtype of_bits[9];     /* the type that --bits N means; DTYPE_F32: none */
+    quant_wants wants;       /* at most; see `needs` */
+    bool needs;              /* refuses to work without; else does what it can */
+    bool folds;              /* AWQ: scales moved between layers first */
+    dtype of_bits[9];        /* the type that --bits N means; DTYPE_F32: none */
     const dtype *candidates; /* what a mix of types chooses from; ends with DTYPE_F32 */
     om_status (*encode)(const quant_rows *j, om_err *err);
 } quant_method;
@@ -49,8 +49,10 @@ om_status quant_encode_grid(const quant_rows *j, om_err *err);
 /* Plain packing of every row. */
 om_status quant_encode_plain(const quant_rows *j, om_err *err);
 
-#define QUANT_STANDARD_BITS                                                              \
-    {[2] = DTYPE_Q2_K, [3] = DTYPE_Q3_K, [4] = DTYPE_Q4_K, [5] = DTYPE_Q5_K,             \
-     [6] = DTYPE_Q6_K, [8] = DTYPE_Q8_0}
+#define QUANT_STANDARD_BITS                                                                \
+    {                                                                                      \
+        [2] = DTYPE_Q2_K, [3] = DTYPE_Q3_K, [4] = DTYPE_Q4_K, [5] = DTYPE_Q5_K,            \
+        [6] = DTYPE_Q6_K, [8] = DTYPE_Q8_0                                                 \
+    }
 
 #endif

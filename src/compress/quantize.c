@@ -9,27 +9,27 @@ enum { CHUNK_VALUES = 4 << 20, MAX_LINEARS = 16 };
 
 typedef struct {
     const quantize_args *a;
-    llm_model *work;         /* a fork: its weights become the packed ones, block by block */
-    calib *text;             /* NULL: no feedback */
-    uint32_t collected;      /* the block whose inputs are at hand, or NONE */
-    const calib_input *of;   /* whose factor f is, and in which order of columns */
+    llm_model *work;       /* a fork: its weights become the packed ones, block by block */
+    calib *text;           /* NULL: no feedback */
+    uint32_t collected;    /* the block whose inputs are at hand, or NONE */
+    const calib_input *of; /* whose factor f is, and in which order of columns */
     unsigned order;
     ldl f;
-    calib_input head;        /* moments of the output matrix's input */
+    calib_input head; /* moments of the output matrix's input */
     const imatrix *im;
     struct {
         nn_weight *w;
         const void *data;
         dtype type;
         uint8_t *packed;
-    } done[MAX_LINEARS];     /* of the block in hand */
+    } done[MAX_LINEARS]; /* of the block in hand */
     uint32_t n_done;
-    uint8_t *embed;          /* the embedding, packed */
+    uint8_t *embed; /* the embedding, packed */
 } quantizer;
 
 enum { NONE = UINT32_MAX };
 
-/* ---- importance ----------------------------------------------------------------------------- */
+/* ---- importance -------------------------------------------------------------------- */
 
 static om_status keep_diagonals(imatrix *im, const calib *c, om_err *err)
 {
@@ -70,7 +70,7 @@ om_status imatrix_measure(llm_model *m, const calib_args *a, imatrix *out, om_er
     return s;
 }
 
-/* ---- the file's callbacks --------------------------------------------------------------------- */
+/* ---- the file's callbacks ---------------------------------------------------------- */
 
 static dtype type_of(void *ctx, const nn_weight *w)
 {
@@ -179,19 +179,20 @@ static om_status factor_of(quantizer *q, const nn_weight *w, dtype t, const ldl 
     return OM_OK;
 }
 
-static om_status check_numbers(const nn_weight *w, const float *v, size_t rows, size_t first,
-                               om_err *err)
+static om_status check_numbers(const nn_weight *w, const float *v, size_t rows,
+                               size_t first, om_err *err)
 {
     for (size_t i = 0; i < rows * w->cols; i++)
         if (!isfinite(v[i]))
-            return fail(err, OM_EFORMAT, "quantize: %s has %g in row %zu, column %zu; the "
-                                         "model is damaged", w->name, (double)v[i],
-                        first + i / w->cols, i % w->cols);
+            return fail(err, OM_EFORMAT,
+                        "quantize: %s has %g in row %zu, column %zu; the "
+                        "model is damaged",
+                        w->name, (double)v[i], first + i / w->cols, i % w->cols);
     return OM_OK;
 }
 
-static om_status encode_chunks(quantizer *q, quant_rows *j, const nn_weight *w, float *values,
-                               uint8_t *out, om_err *err)
+static om_status encode_chunks(quantizer *q, quant_rows *j, const nn_weight *w,
+                               float *values, uint8_t *out, om_err *err)
 {
     size_t in_row = 0, most = size_max(CHUNK_VALUES / w->cols, 1);
     j->w = values;
@@ -210,8 +211,8 @@ static om_status encode_chunks(quantizer *q, quant_rows *j, const nn_weight *w, 
 }
 
 /* In its fork's place w shall read as packed. */
-static om_status install(quantizer *q, const nn_weight *w, dtype type, const uint8_t *packed,
-                         size_t bytes, om_err *err)
+static om_status install(quantizer *q, const nn_weight *w, dtype type,
+                         const uint8_t *packed, size_t bytes, om_err *err)
 {
     uint8_t *copy = mem_alloc(bytes);
     if (!copy || q->n_done == MAX_LINEARS) {
@@ -242,11 +243,12 @@ static om_status restart(quantizer *q, dtype type, const uint8_t *packed, size_t
     return calib_rewind(q->text, err);
 }
 
-static om_status encode(void *ctx, const nn_weight *w, dtype type, uint8_t *out, om_err *err)
+static om_status encode(void *ctx, const nn_weight *w, dtype type, uint8_t *out,
+                        om_err *err)
 {
     quantizer *q = ctx;
-    quant_rows j = {.cols = w->cols, .type = type, .k = q->a->text->k,
-                    .pool = q->a->text->pool};
+    quant_rows j = {
+        .cols = w->cols, .type = type, .k = q->a->text->k, .pool = q->a->text->pool};
     size_t at = (size_t)(w - q->work->weight), chunk;
     j.mean = q->im ? q->im->mean[at] : NULL;
     TRY(factor_of(q, w, type, &j.f, err));
@@ -265,7 +267,7 @@ static om_status encode(void *ctx, const nn_weight *w, dtype type, uint8_t *out,
     return s;
 }
 
-/* ---- the whole ----------------------------------------------------------------------------------- */
+/* ---- the whole --------------------------------------------------------------------- */
 
 /* Moments of the head's input, before any weight is packed: a tied embedding is written
  * first and read last. */
@@ -296,13 +298,14 @@ static om_status write(quantizer *q, const char *path, om_err *err)
         TRY(calib_open(q->work, text, &q->text, err));
         TRY(measure_head(q, err));
     }
-    om_status s = llm_encode_gguf(q->work, path, q->a->file_type, &e, text->progress,
-                                  text->ctx, err);
+    om_status s =
+        llm_encode_gguf(q->work, path, q->a->file_type, &e, text->progress, text->ctx, err);
     drop_packed(q);
     return s;
 }
 
-om_status quantize_model(llm_model *m, const char *path, const quantize_args *a, om_err *err)
+om_status quantize_model(llm_model *m, const char *path, const quantize_args *a,
+                         om_err *err)
 {
     quantizer q = {.a = a, .im = a->im, .collected = NONE};
     imatrix measured = {0};
@@ -310,8 +313,9 @@ om_status quantize_model(llm_model *m, const char *path, const quantize_args *a,
     bool known = how->wants == QUANT_FULL ? a->text->n > 0 : a->text->n > 0 || a->im;
     if (how->needs && !known)
         return fail(err, OM_EARG, "quantize: %s needs %s", how->name,
-                    how->wants == QUANT_FULL ? "a calibration text"
-                                             : "a calibration text or an importance matrix");
+                    how->wants == QUANT_FULL
+                        ? "a calibration text"
+                        : "a calibration text or an importance matrix");
     if (how->wants == QUANT_DIAGONAL && !a->im && a->text->n) {
         TRY(imatrix_measure(m, a->text, &measured, err));
         q.im = &measured;

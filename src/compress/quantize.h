@@ -17,14 +17,15 @@ typedef struct {
     const quant_method *method;
     /* (m->n_weight) the type of every matrix; rows it does not fit become Q8_0 or F16 */
     const dtype *types;
-    dtype file_type;          /* what the file says it mostly is */
-    const calib_args *text;   /* the calibration text and the machine; n == 0: none */
-    const imatrix *im;        /* NULL: measured from the text where the method wants it */
+    dtype file_type;        /* what the file says it mostly is */
+    const calib_args *text; /* the calibration text and the machine; n == 0: none */
+    const imatrix *im;      /* NULL: measured from the text where the method wants it */
 } quantize_args;
 
 /* OM_EARG: the method needs a text and there is none; OM_EFORMAT: a weight is not a
  * finite number (which one is said). */
-om_status quantize_model(llm_model *m, const char *path, const quantize_args *a, om_err *err);
+om_status quantize_model(llm_model *m, const char *path, const quantize_args *a,
+                         om_err *err);
 
 /* Importance of every matrix, from one pass over the text. */
 om_status imatrix_measure(llm_model *m, const calib_args *a, imatrix *out, om_err *err);

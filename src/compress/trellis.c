@@ -18,11 +18,11 @@ typedef struct {
 
 typedef struct {
     const trellis_job *j;
-    unsigned bits, n_low;        /* n_low survivors = 2^(8 - bits) */
+    unsigned bits, n_low; /* n_low survivors = 2^(8 - bits) */
     float value[STATES];
-    float decided[N];            /* feedback of decided choices into each column */
+    float decided[N]; /* feedback of decided choices into each column */
     survivor a[MOST], b[MOST];
-    uint8_t from[N][MOST];       /* the state that survivor came by at that position */
+    uint8_t from[N][MOST]; /* the state that survivor came by at that position */
 } search;
 
 /* The state of `low`'s survivor `back` positions before i. */

@@ -8,8 +8,8 @@
 typedef struct {
     const higgs_type *h;
     float d;
-    const float *t, *w;  /* (256) targets with earlier blocks' feedback; the weights */
-    const float *u;      /* the block's square of U, rows ldu apart; NULL: no feedback */
+    const float *t, *w; /* (256) targets with earlier blocks' feedback; the weights */
+    const float *u;     /* the block's square of U, rows ldu apart; NULL: no feedback */
     size_t ldu;
     const float *weight; /* (256) what an error counts; NULL: all the same */
 } trellis_job;

@@ -4,9 +4,8 @@
  * Three fits do all the work.  fit_signed: x ~ s l, l in [-n, n - 1]; fit_affine:
  * x ~ s l + m, l in [0, n]; fit_table: x ~ s table[l].  All try a ladder of roundings
  * around the range of the group, solve the least-squares problem for the codes of each,
- * and keep the best.  The types
- * with blocks of 256 then round the groups' scales to small integers and round the codes once more
- * with the scales as they will be read.
+ * and keep the best.  The types with blocks of 256 then round the groups' scales to small
+ * integers and round the codes once more with the scales as they will be read.
  *
  * The idea of a ladder with a least-squares scale is that of the published k-quant
  * encoders (I. Kawrakow, llama.cpp, 2023); the code and the uniform weighting are ours.
@@ -31,7 +30,7 @@ static inline int nearest(float v, int lo, int hi)
 
 static float inverse(float s) { return s != 0 ? 1.0f / s : 0.0f; }
 
-/* ---- x ~ s l, l in [-n, n - 1] ------------------------------------------------------- */
+/* ---- x ~ s l, l in [-n, n - 1] ----------------------------------------------------- */
 
 static float extreme(const float *x, size_t count) /* largest in magnitude, signed */
 {
@@ -79,7 +78,7 @@ static float fit_signed(const float *x, size_t count, int n)
     return scale;
 }
 
-/* ---- x ~ s l + m, l in [0, n] -------------------------------------------------------- */
+/* ---- x ~ s l + m, l in [0, n] ------------------------------------------------------ */
 
 typedef struct {
     float s, m;
@@ -143,7 +142,7 @@ static affine fit_affine(const float *x, size_t count, int n, bool any_min)
     return best;
 }
 
-/* ---- blocks of 32 ------------------------------------------------------------------- */
+/* ---- blocks of 32 ------------------------------------------------------------------ */
 
 void pack_q8_0(const float *src, void *dst, size_t n)
 {
@@ -187,7 +186,7 @@ static void pack_affine32(const float *x, int n, dtype_codes *o)
     codes_affine(x, 32, n, (affine){f16_to_f32(o->d), f16_to_f32(o->dmin)}, o->l);
 }
 
-/* ---- x ~ s iq4_table[l] ---------------------------------------------------------------- */
+/* ---- x ~ s iq4_table[l] ------------------------------------------------------------ */
 
 static void codes_table(const float *x, size_t count, float s, uint8_t *l)
 {
@@ -238,7 +237,7 @@ static void pack_table32(const float *x, dtype_codes *o)
     codes_table(x, 32, f16_to_f32(o->d), o->l);
 }
 
-/* ---- blocks of 256 ------------------------------------------------------------------ */
+/* ---- blocks of 256 ----------------------------------------------------------------- */
 
 /* Groups x ~ d sc l - dmin mn with sc, mn in [0, top]. */
 static void pack_super_affine(const float *x, size_t group, int n, int top, dtype_codes *o)
@@ -289,7 +288,7 @@ static void pack_super_table(const float *x, dtype_codes *o)
     }
 }
 
-/* ---- the types ------------------------------------------------------------------------ */
+/* ---- the types --------------------------------------------------------------------- */
 
 #define PACK(t, T, block, call)                                       \
     void pack_##t(const float *src, void *dst, size_t n)              \

@@ -3,7 +3,7 @@
  * round-to-nearest or not, ends in these functions. */
 #include "kern/dtype.h"
 
-/* ---- blocks of 32 ------------------------------------------------------------------- */
+/* ---- blocks of 32 ------------------------------------------------------------------ */
 
 static void put_nibbles(const uint8_t *l, uint8_t *qs)
 {
@@ -58,7 +58,7 @@ static void iq4_nl(const dtype_codes *c, void *block)
     put_nibbles(c->l, b->qs);
 }
 
-/* ---- blocks of 256 ------------------------------------------------------------------ */
+/* ---- blocks of 256 ----------------------------------------------------------------- */
 
 /* Two bits of every code: 32 bytes hold 128 codes, 32 apart. */
 static void put_pairs(const uint8_t *l, uint8_t qs[64])
@@ -106,7 +106,8 @@ static void put_nibbles_k4(const uint8_t *l, uint8_t *qs)
 {
     for (int j = 0; j < 4; j++)
         for (int e = 0; e < 32; e++)
-            qs[32 * j + e] = (uint8_t)((l[64 * j + e] & 15) | (l[64 * j + 32 + e] & 15) << 4);
+            qs[32 * j + e] =
+                (uint8_t)((l[64 * j + e] & 15) | (l[64 * j + 32 + e] & 15) << 4);
 }
 
 static void q4_k(const dtype_codes *c, void *block)
@@ -160,9 +161,9 @@ static void iq4_xs(const dtype_codes *c, void *block)
 dtype_put_fn *dtype_put_of(dtype t)
 {
     static dtype_put_fn *const put[DTYPE_COUNT] = {
-        [DTYPE_Q4_0] = q4_0, [DTYPE_Q4_1] = q4_1, [DTYPE_Q5_0] = q5_0,
+        [DTYPE_Q4_0] = q4_0, [DTYPE_Q4_1] = q4_1,     [DTYPE_Q5_0] = q5_0,
         [DTYPE_Q5_1] = q5_1, [DTYPE_IQ4_NL] = iq4_nl, [DTYPE_Q2_K] = q2_k,
-        [DTYPE_Q3_K] = q3_k, [DTYPE_Q4_K] = q4_k, [DTYPE_Q5_K] = q5_k,
+        [DTYPE_Q3_K] = q3_k, [DTYPE_Q4_K] = q4_k,     [DTYPE_Q5_K] = q5_k,
         [DTYPE_Q6_K] = q6_k, [DTYPE_IQ4_XS] = iq4_xs,
     };
     return (unsigned)t < DTYPE_COUNT ? put[t] : NULL;

@@ -27,7 +27,7 @@ size_t higgs_column(const higgs_type *h, size_t i)
     return h->p ? i / h->p + i % h->p * (QK / h->p) : 4 * (i % 64) + i / 64;
 }
 
-/* ---- rotation ------------------------------------------------------------------------------ */
+/* ---- rotation ---------------------------------------------------------------------- */
 
 /* Signs: bits of the first four words of splitmix64
  * seeded with the letters "octomil", the first lowest. */
@@ -76,7 +76,7 @@ void higgs_unrotate(float *x, size_t n)
     }
 }
 
-/* ---- codes in their places ---------------------------------------------------------------- */
+/* ---- codes in their places --------------------------------------------------------- */
 
 typedef struct {
     uint16_t d;
@@ -161,7 +161,7 @@ void higgs_values(const higgs_type *h, const void *from, float v[QK])
         v[i] = d * (float)h->value[i % p * h->n + code[i / p]];
 }
 
-/* ---- back to weights ------------------------------------------------------------------------- */
+/* ---- back to weights --------------------------------------------------------------- */
 
 static void unpack(dtype t, const void *src, float *dst, size_t n)
 {
@@ -176,10 +176,10 @@ static void unpack(dtype t, const void *src, float *dst, size_t n)
     }
 }
 
-#define UNPACK(t, T)                                       \
-    void unpack_##t(const void *src, float *dst, size_t n) \
-    {                                                      \
-        unpack(DTYPE_##T, src, dst, n);                    \
+#define UNPACK(t, T)                                                                       \
+    void unpack_##t(const void *src, float *dst, size_t n)                                 \
+    {                                                                                      \
+        unpack(DTYPE_##T, src, dst, n);                                                    \
     }
 UNPACK(h2_p4, H2_P4)
 UNPACK(h3_p2, H3_P2)

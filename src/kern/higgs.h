@@ -12,12 +12,12 @@
  * CODING ORDER; position i is column higgs_column(i) of w'.
  *
  *   H2_P4 H3_P2 H4_P2 H8_P1   grids of p dimensions (HIGGS, Malinovskii et al. 2024,
- *       arXiv:2411.17525): code j stands for positions p j .. p j + p - 1, columns j + q 256/p;
- *       value q of it is d grid[q][code].  Codes of 8 bits are bytes; of 6 bits nibbles
+ *       arXiv:2411.17525): code j stands for positions p j .. p j + p - 1, columns j + q
+ * 256/p; value q of it is d grid[q][code].  Codes of 8 bits are bytes; of 6 bits nibbles
  *       (byte b: codes b and b + 64) followed by pairs (byte b: b, b + 32, b + 64, b + 96).
  *   HT2 HT3 HT4 HT5           a tail-biting trellis of 256 states: position i has the value
- *       d table[state], the state being the eight bits that end at bit B (i + 1) of a ring of
- *       256 B bits (the bit-shift trellis of QTIP, Tseng et al. 2024, arXiv:2406.11235, with
+ *       d table[state], the state being the eight bits that end at bit B (i + 1) of a ring
+ * of 256 B bits (the bit-shift trellis of QTIP, Tseng et al. 2024, arXiv:2406.11235, with
  *       a trained table).  Byte b of the ring lies at byte 4 (b mod 8B) + b / 8B, and
  *       position i is column 4 (i mod 64) + i / 64, so that four bytes side by side walk
  *       four quarters of the ring. */

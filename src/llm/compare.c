@@ -13,36 +13,36 @@ enum { LOGIT_BYTES = 16 << 20, LEAST_ROWS = 8 };
 
 /* What is kept of every scored token, for one model. */
 typedef struct {
-    double nll, nll2;    /* sums of nll and its square */
-    double d, d2;        /* of nll less the reference's */
+    double nll, nll2; /* sums of nll and its square */
+    double d, d2;     /* of nll less the reference's */
     double kl, kl2;
     uint64_t same;
-    float *each;         /* (tokens) KL, for the quantile */
+    float *each; /* (tokens) KL, for the quantile */
     double seconds;
 } tally;
 
 typedef struct {
     llm_model *m;
     nn *c;
-    float *hidden;       /* (room, dim) */
-    float *logits;       /* (chunk, vocab) */
+    float *hidden; /* (room, dim) */
+    float *logits; /* (chunk, vocab) */
     tally sum;
 } side;
 
 typedef struct {
     const compare_args *a;
     text_windows t;
-    side *side;          /* [0]: the reference, or no model; then the models */
+    side *side; /* [0]: the reference, or no model; then the models */
     uint32_t n_sides, chunk, vocab;
     uint64_t tokens, cap;
-    float *nll[2];       /* (chunk) of the reference, of the model in hand */
-    double *kl;          /* (chunk) */
-    uint8_t *same;       /* (chunk) */
-    side *now;           /* whose rows are compared, or run through nn */
-    uint32_t beg, rows;  /* the chunk of the batch's scored rows */
+    float *nll[2];      /* (chunk) of the reference, of the model in hand */
+    double *kl;         /* (chunk) */
+    uint8_t *same;      /* (chunk) */
+    side *now;          /* whose rows are compared, or run through nn */
+    uint32_t beg, rows; /* the chunk of the batch's scored rows */
 } comparer;
 
-/* ---- rows ----------------------------------------------------------------------------- */
+/* ---- rows -------------------------------------------------------------------------- */
 
 static double log_sum_exp(const float *x, uint32_t n, uint32_t *top)
 {
@@ -102,7 +102,7 @@ static om_status add_rows(comparer *j, om_err *err)
     return is_cancelled(j->a->cancel) ? fail(err, OM_ECANCEL, "compare: cancelled") : OM_OK;
 }
 
-/* ---- forwards ------------------------------------------------------------------------- */
+/* ---- forwards ---------------------------------------------------------------------- */
 
 static om_status body(nn *c, void *ctx)
 {
@@ -156,7 +156,7 @@ static om_status all_batches(comparer *j, om_err *err)
     return OM_OK;
 }
 
-/* ---- figures --------------------------------------------------------------------------- */
+/* ---- figures ----------------------------------------------------------------------- */
 
 static double half_width(double sum, double squares, double n)
 {
@@ -203,13 +203,14 @@ static void report(const comparer *j, tally *s, comparison *out)
     out->same_top_high = fmin(out->same_top + e, 1);
 }
 
-/* ---- open ------------------------------------------------------------------------------ */
+/* ---- open -------------------------------------------------------------------------- */
 
 static om_status open_side(comparer *j, side *s, om_err *err)
 {
     nn_config c = {.k = j->a->k, .pool = j->a->pool};
     if (s->m->h.vocab != j->vocab)
-        return fail(err, OM_EARG, "compare: %.*s has a vocabulary of %u, another model has %u",
+        return fail(err, OM_EARG,
+                    "compare: %.*s has a vocabulary of %u, another model has %u",
                     (int)s->m->name.n, s->m->name.p, s->m->h.vocab, j->vocab);
     s->hidden = mem_array((size_t)j->t.room * s->m->h.dim, sizeof(float));
     s->logits = mem_array((size_t)j->chunk * j->vocab, sizeof(float));

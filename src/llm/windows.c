@@ -45,8 +45,8 @@ bool text_windows_next(text_windows *s)
 
 nn_tensor *text_windows_forward(nn *c, const llm_model *m, const text_windows *t)
 {
-    llm_batch b = {.ids = t->ids, .pos = t->pos, .rows = t->rows, .seq = t->seq,
-                   .n_seq = t->n_seq};
+    llm_batch b = {
+        .ids = t->ids, .pos = t->pos, .rows = t->rows, .seq = t->seq, .n_seq = t->n_seq};
     return nn_rows(c, m->arch->forward(c, m, &b), t->row, t->n_scored);
 }
 
@@ -73,15 +73,19 @@ static om_status check(const text_windows *s, om_err *err)
     uint32_t most = s->m->pos_embed ? s->m->h.context : MAX_WINDOW;
     uint32_t longest = s->window - 1; /* every token but BOS needs one before it */
     if (s->window < 2 || s->window > most)
-        return fail(err, OM_EARG, "perplexity: a window of %u tokens; this model takes 2 to "
-                                  "%u", s->window, most);
+        return fail(err, OM_EARG,
+                    "perplexity: a window of %u tokens; this model takes 2 to "
+                    "%u",
+                    s->window, most);
     if (!s->halves && s->stride > longest)
-        return fail(err, OM_EARG, "perplexity: stride %u; a window of %u tokens allows up to "
-                                  "%u", s->stride, s->window, longest);
+        return fail(err, OM_EARG,
+                    "perplexity: stride %u; a window of %u tokens allows up to "
+                    "%u",
+                    s->stride, s->window, longest);
     size_t least = s->halves ? s->content : 2;
     if (s->n < least)
-        return fail(err, OM_EARG, "perplexity: the text has %zu tokens; %zu are needed", s->n,
-                    least);
+        return fail(err, OM_EARG, "perplexity: the text has %zu tokens; %zu are needed",
+                    s->n, least);
     for (size_t i = 0; i < s->n; i++)
         if (s->text[i] < 0 || (uint32_t)s->text[i] >= s->m->h.vocab)
             return fail(err, OM_EARG, "perplexity: token %d; the vocabulary has %u",
@@ -89,8 +93,8 @@ static om_status check(const text_windows *s, om_err *err)
     return OM_OK;
 }
 
-om_status text_windows_open(text_windows *s, const llm_model *m, const int32_t *ids, size_t n,
-                            uint32_t window, uint32_t stride, om_err *err)
+om_status text_windows_open(text_windows *s, const llm_model *m, const int32_t *ids,
+                            size_t n, uint32_t window, uint32_t stride, om_err *err)
 {
     const tokenizer *tok = m->tok;
     *s = (text_windows){.m = m, .text = ids, .n = n};

@@ -14,16 +14,16 @@ typedef struct {
     int32_t bos;                      /* -1: none in front                              */
     size_t next, scored_to;           /* next window starts; targets before are scored  */
     bool finished;
-    uint32_t room;                    /* rows one forward takes                         */
-    int32_t *ids, *pos, *target;      /* (room)                                         */
-    uint32_t *row;                    /* (room) rows that are scored                    */
-    nn_seq *seq;                      /* (room)                                         */
-    uint32_t rows, n_seq, n_scored;   /* of the batch                                   */
+    uint32_t room;                  /* rows one forward takes                         */
+    int32_t *ids, *pos, *target;    /* (room)                                         */
+    uint32_t *row;                  /* (room) rows that are scored                    */
+    nn_seq *seq;                    /* (room)                                         */
+    uint32_t rows, n_seq, n_scored; /* of the batch                                   */
 } text_windows;
 
 /* window, stride as in llm_perplexity.  Closing a zeroed one is allowed. */
-om_status text_windows_open(text_windows *t, const llm_model *m, const int32_t *ids, size_t n,
-                            uint32_t window, uint32_t stride, om_err *err);
+om_status text_windows_open(text_windows *t, const llm_model *m, const int32_t *ids,
+                            size_t n, uint32_t window, uint32_t stride, om_err *err);
 void text_windows_close(text_windows *t);
 /* The next batch; false: there is none. */
 bool text_windows_next(text_windows *t);

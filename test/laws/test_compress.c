@@ -24,7 +24,7 @@ static double relative_error(const float *x, const float *y, size_t n)
     return e / s;
 }
 
-/* ---- grids ---------------------------------------------------------------------------- */
+/* ---- grids ------------------------------------------------------------------------- */
 
 enum { GRID_N = 256 * 40 };
 
@@ -34,9 +34,9 @@ static const struct {
     dtype type;
     double theirs;
 } gaussian[] = {
-    {DTYPE_Q4_0, .00663},  {DTYPE_Q4_1, .00488},   {DTYPE_Q5_0, .00163},
-    {DTYPE_Q5_1, .00124},  {DTYPE_Q2_K, .0721},    {DTYPE_Q3_K, .0208},
-    {DTYPE_Q4_K, .00501},  {DTYPE_Q5_K, .00124},   {DTYPE_Q6_K, .000297},
+    {DTYPE_Q4_0, .00663},   {DTYPE_Q4_1, .00488},   {DTYPE_Q5_0, .00163},
+    {DTYPE_Q5_1, .00124},   {DTYPE_Q2_K, .0721},    {DTYPE_Q3_K, .0208},
+    {DTYPE_Q4_K, .00501},   {DTYPE_Q5_K, .00124},   {DTYPE_Q6_K, .000297},
     {DTYPE_IQ4_NL, .00556}, {DTYPE_IQ4_XS, .00565},
 };
 
@@ -86,7 +86,7 @@ static void importance(test *t)
     CHECK(t, e[1] < 0.9 * e[0]);
 }
 
-/* ---- feedback --------------------------------------------------------------------------- */
+/* ---- feedback ---------------------------------------------------------------------- */
 
 enum { ROWS = 24, COLS = 512, SAMPLES = 700 };
 
@@ -125,7 +125,8 @@ static void factor(test *t)
         for (size_t j = i; j < COLS; j += 5) {
             double sum = 0;
             for (size_t l = j; l < COLS; l++)
-                sum += (double)f.u[i * COLS + l] * (double)f.d[l] * (double)f.u[j * COLS + l];
+                sum +=
+                    (double)f.u[i * COLS + l] * (double)f.d[l] * (double)f.u[j * COLS + l];
             double want = (double)second[i * COLS + j] + (i == j ? 0.01 * mean : 0);
             worst = fmax(worst, fabs(sum - want));
         }
@@ -155,8 +156,14 @@ static void encode(test *t, dtype type, const ldl *f, pool *p, uint8_t *out, flo
     kern k;
     om_err err;
     kern_init(&k, 0);
-    quant_rows j = {.w = matrix, .rows = ROWS, .cols = COLS, .type = type, .f = f, .k = &k,
-                    .pool = p, .out = out};
+    quant_rows j = {.w = matrix,
+                    .rows = ROWS,
+                    .cols = COLS,
+                    .type = type,
+                    .f = f,
+                    .k = &k,
+                    .pool = p,
+                    .out = out};
     CHECK(t, dtype_row_bytes(type, COLS, &j.row_bytes));
     CHECK_OK(t, quant_encode_grid(&j, &err), err);
     dtype_of(type)->unpack(out, v, ROWS * COLS);
@@ -189,14 +196,15 @@ static void feedback(test *t)
         double fed = output_error(v);
         t->checks++;
         if (!(fed < 0.6 * alone))
-            test_fail(t, __FILE__, __LINE__, "%s: output error %g with feedback, %g without",
+            test_fail(t, __FILE__, __LINE__,
+                      "%s: output error %g with feedback, %g without",
                       dtype_of(types[i])->name, fed, alone);
     }
     ldl_free(&f);
     ldl_free(&identity);
 }
 
-/* ---- allocation --------------------------------------------------------------------------- */
+/* ---- allocation -------------------------------------------------------------------- */
 
 /* Least cost within the budget over all combinations. */
 static double brute(const allocate_item *item, uint32_t n, uint64_t budget)
@@ -206,7 +214,8 @@ static double brute(const allocate_item *item, uint32_t n, uint64_t budget)
     double best = INFINITY;
     for (uint32_t o = 0; o < item->n; o++)
         if (item->bytes[o] <= budget)
-            best = fmin(best, item->cost[o] + brute(item + 1, n - 1, budget - item->bytes[o]));
+            best =
+                fmin(best, item->cost[o] + brute(item + 1, n - 1, budget - item->bytes[o]));
     return best;
 }
 
@@ -250,7 +259,7 @@ static void knapsack(test *t)
     }
 }
 
-/* ---- calibration -------------------------------------------------------------------------- */
+/* ---- calibration ------------------------------------------------------------------- */
 
 enum { TOKENS = 600 };
 
@@ -291,8 +300,8 @@ static om_status whole_forward(nn *c, void *ctx)
         pos[i] = i % 50;
     for (uint32_t i = 0; i < countof(seq); i++)
         seq[i] = (nn_seq){.row = i * 50, .n_rows = 50};
-    llm_batch b = {.ids = s->ids, .pos = pos, .rows = TOKENS, .seq = seq,
-                   .n_seq = countof(seq)};
+    llm_batch b = {
+        .ids = s->ids, .pos = pos, .rows = TOKENS, .seq = seq, .n_seq = countof(seq)};
     s->m->arch->forward(c, s->m, &b);
     return c->status;
 }
@@ -355,22 +364,25 @@ static void importance_file(test *t)
         for (uint32_t c = 0; a.mean[i] && b.mean[i] && c < s.m->weight[i].cols; c++)
             CHECK_NEAR(t, b.mean[i][c], a.mean[i][c], 1e-6 * (double)a.mean[i][c]);
     }
-    CHECK(t, imatrix_of(&b, s.m->layer[0].down) && !imatrix_of(&b, s.m->layer[0].attn_norm));
+    CHECK(t,
+          imatrix_of(&b, s.m->layer[0].down) && !imatrix_of(&b, s.m->layer[0].attn_norm));
     imatrix_close(&b);
     CHECK(t, imatrix_read(s.m, __FILE__, &b, &err) != OM_OK);
     imatrix_close(&a);
     llm_close(s.m);
 }
 
-/* ---- files -------------------------------------------------------------------------------- */
+/* ---- files ------------------------------------------------------------------------- */
 
 static om_status quantize_to(sample *s, const char *path, const char *method, dtype type,
                              pool *p, om_err *err)
 {
     dtype types[256];
     calib_args text = {.ids = s->ids, .n = TOKENS, .k = &s->k, .pool = p};
-    quantize_args a = {.method = quant_method_find(str_of(method)), .types = types,
-                       .file_type = type, .text = &text};
+    quantize_args a = {.method = quant_method_find(str_of(method)),
+                       .types = types,
+                       .file_type = type,
+                       .text = &text};
     for (uint32_t i = 0; i < s->m->n_weight; i++)
         types[i] = type;
     return quantize_model(s->m, path, &a, err);
@@ -440,7 +452,8 @@ int main(int argc, char **argv)
         {"knapsack", "allocation equals brute force, within budget, monotone", knapsack},
         {"block_by_block", "moments of a walk by blocks are those of a forward",
          block_by_block},
-        {"importance_file", "an importance matrix comes back from its file", importance_file},
+        {"importance_file", "an importance matrix comes back from its file",
+         importance_file},
         {"threads", "every method, same bytes on 1 and 3 threads", threads},
         {"not_a_number", "a NaN weight is named and nothing is written", not_a_number},
         {0}};

@@ -76,7 +76,8 @@ static float weight_of(int shape, rng *r)
     if (shape == 0)
         return (float)g;
     if (shape == 1)
-        return (float)(g / sqrt(0.2 + rng_unit(r) * rng_unit(r)) * (rng_unit(r) < 0.02 ? 9 : 1));
+        return (float)(g / sqrt(0.2 + rng_unit(r) * rng_unit(r)) *
+                       (rng_unit(r) < 0.02 ? 9 : 1));
     if (shape == 2)
         return 0.3f;
     return rng_unit(r) < 0.15 ? (float)g : 0;
@@ -87,8 +88,8 @@ static void encode(test *t, dtype type, const float *w, pool *p, uint8_t *out, f
     kern k;
     om_err err;
     kern_init(&k, 0);
-    quant_rows j = {.w = w, .rows = ROWS, .cols = COLS, .type = type, .k = &k, .pool = p,
-                    .out = out};
+    quant_rows j = {
+        .w = w, .rows = ROWS, .cols = COLS, .type = type, .k = &k, .pool = p, .out = out};
     CHECK(t, dtype_row_bytes(type, COLS, &j.row_bytes));
     CHECK_OK(t, quant_method_find(STR("higgs"))->encode(&j, &err), err);
     dtype_of(type)->unpack(out, v, N);
@@ -115,7 +116,8 @@ static void error(test *t)
             if (shape == 2) /* every block the same: one draw, not many */
                 room *= 2;
             if (!(fabs(ratio - 1) < room))
-                test_fail(t, __FILE__, __LINE__, "%s, weights %d: error %.5f, the book's %.5f",
+                test_fail(t, __FILE__, __LINE__,
+                          "%s, weights %d: error %.5f, the book's %.5f",
                           dtype_of(all[a])->name, shape, e / s, (double)h->error);
         }
 }

@@ -19,7 +19,7 @@ typedef struct {
     const higgs_type *h;
 } job;
 
-/* ---- a block of a grid ----------------------------------------------------------------------- */
+/* ---- a block of a grid ------------------------------------------------------------- */
 
 typedef struct {
     const higgs_type *h;
@@ -67,7 +67,7 @@ static void grid_path(const vector_job *v, const float *t, uint8_t *code, float 
     }
 }
 
-/* ---- a row ------------------------------------------------------------------------------------- */
+/* ---- a row ------------------------------------------------------------------------- */
 
 /* Scale that serves values x coded as q = d g best, d being what it was. */
 static float refit(const float *x, const float *q, float d)
@@ -98,7 +98,8 @@ static void round_block(void *ctx, size_t row, size_t k0, size_t n, const float 
 {
     const job *b = ctx;
     const quant_rows *j = b->j;
-    uint8_t *out = j->out + row * j->row_bytes + k0 / QK * HIGGS_BYTES(b->h->bits), code[QK];
+    uint8_t *out = j->out + row * j->row_bytes + k0 / QK * HIGGS_BYTES(b->h->bits),
+            code[QK];
     double sum = 0;
     BUG_IF(n != QK);
     for (size_t i = 0; i < QK; i++)
@@ -143,19 +144,26 @@ static om_status encode(const quant_rows *j, om_err *err)
         float *to;
     } r = {&b, w};
     pool_run(j->pool, j->rows, 1, rotate_rows, &r);
-    om_status s = ldl_run(j->f, w, j->rows, j->cols, QK, j->k, j->pool, round_block, &b, err);
+    om_status s =
+        ldl_run(j->f, w, j->rows, j->cols, QK, j->k, j->pool, round_block, &b, err);
     mem_free(w);
     return s;
 }
 
-static const dtype candidates[] = {DTYPE_HT2, DTYPE_HT3, DTYPE_HT4, DTYPE_HT5, DTYPE_Q6_K,
-                                   DTYPE_Q8_0, DTYPE_F32};
+static const dtype candidates[] = {DTYPE_HT2,  DTYPE_HT3,  DTYPE_HT4, DTYPE_HT5,
+                                   DTYPE_Q6_K, DTYPE_Q8_0, DTYPE_F32};
 
 const quant_method quant_higgs = {
-    .name = "higgs", .summary = "rotated Gaussian grids and trellises, our own types",
-    .source = "Malinovskii et al. 2024, arXiv:2411.17525; Tseng et al. 2024, arXiv:2406.11235",
+    .name = "higgs",
+    .summary = "rotated Gaussian grids and trellises, our own types",
+    .source =
+        "Malinovskii et al. 2024, arXiv:2411.17525; Tseng et al. 2024, arXiv:2406.11235",
     .wants = QUANT_FULL,
-    .of_bits = {[2] = DTYPE_HT2, [3] = DTYPE_HT3, [4] = DTYPE_HT4, [5] = DTYPE_HT5,
+    .of_bits = {[2] = DTYPE_HT2,
+                [3] = DTYPE_HT3,
+                [4] = DTYPE_HT4,
+                [5] = DTYPE_HT5,
                 [8] = DTYPE_H8_P1},
-    .candidates = candidates, .encode = encode,
+    .candidates = candidates,
+    .encode = encode,
 };

@@ -7,8 +7,11 @@
 #include "compress/method.h"
 
 const quant_method quant_kquant = {
-    .name = "kquant", .summary = "searched scales under importance weights, standard types",
+    .name = "kquant",
+    .summary = "searched scales under importance weights, standard types",
     .source = "I. Kawrakow, llama.cpp pull requests 1684 (2023) and 4861 (2024)",
-    .wants = QUANT_DIAGONAL, .of_bits = QUANT_STANDARD_BITS,
-    .candidates = quant_standard, .encode = quant_encode_grid,
+    .wants = QUANT_DIAGONAL,
+    .of_bits = QUANT_STANDARD_BITS,
+    .candidates = quant_standard,
+    .encode = quant_encode_grid,
 };

@@ -3,8 +3,11 @@
 #include "compress/method.h"
 
 const quant_method quant_rtn = {
-    .name = "rtn", .summary = "round to nearest: no data, standard types",
+    .name = "rtn",
+    .summary = "round to nearest: no data, standard types",
     .source = "ggml's block types",
-    .wants = QUANT_NOTHING, .of_bits = QUANT_STANDARD_BITS,
-    .candidates = quant_standard, .encode = quant_encode_plain,
+    .wants = QUANT_NOTHING,
+    .of_bits = QUANT_STANDARD_BITS,
+    .candidates = quant_standard,
+    .encode = quant_encode_plain,
 };
