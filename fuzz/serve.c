@@ -100,11 +100,11 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n)
         start();
     bool whole = strchr("cpe", data[0]) != NULL;
     size_t k = request(data, n, text);
-    talk(text, k, whole ? 5000 : 4, answer, sizeof(answer));
+    talk(text, k, whole ? 60000 : 4, answer, sizeof(answer));
     if (whole)
         FUZZ_CHECK(strncmp(answer, "HTTP/1.1 ", 9) == 0);
     if (++site.calls % 64 == 0) {
-        talk(health, sizeof(health) - 1, 5000, answer, sizeof(answer));
+        talk(health, sizeof(health) - 1, 60000, answer, sizeof(answer));
         FUZZ_CHECK(strstr(answer, " 200 "));
     }
     return 0;

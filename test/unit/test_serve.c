@@ -60,13 +60,13 @@ static void say(int fd, const char *text)
     (void)n;
 }
 
-/* Reads until `end` was seen, the other side closed, or 10 s of silence. */
+/* Reads until `end` was seen, the other side closed, or a minute of silence. */
 static bool hear(int fd, char *out, size_t cap, const char *end)
 {
     struct pollfd f = {fd, POLLIN, 0};
     size_t got = 0;
     out[0] = '\0';
-    while (got + 1 < cap && poll(&f, 1, 10000) == 1) {
+    while (got + 1 < cap && poll(&f, 1, 60000) == 1) {
         ssize_t n = recv(fd, out + got, cap - 1 - got, 0);
         if (n <= 0)
             return false;
