@@ -28,6 +28,21 @@ extern "C" {
 
 typedef struct om_session om_session;
 
+/* Guessing tokens ahead, so that one pass over the weights computes several.  The text is
+ * the same, token by token, whatever is chosen here; only the time differs. */
+typedef enum {
+    OM_SPECULATE_AUTO,        /* every kind there is, each while it pays */
+    OM_SPECULATE_OFF,
+    OM_SPECULATE_LOOKUP,      /* only what stood in the text before */
+    OM_SPECULATE_DRAFT        /* only the draft model */
+} om_speculate;
+
+typedef struct {
+    om_speculate kind;
+    const char *draft;        /* a smaller model with the same vocabulary; NULL: none */
+    uint32_t most;            /* tokens guessed at once; 0, and at most: 15 */
+} om_speculate_opts;
+
 typedef struct {
     uint32_t context;         /* tokens the session can hold; 0: the model's, at most 4096 */
     uint32_t threads;         /* 0: every CPU this process may use */
@@ -39,6 +54,7 @@ typedef struct {
     uint64_t cache_bytes;     /* most bytes of cache in memory; 0: what is free, with a reserve */
     const char *spill;        /* folder for what is over cache_bytes; NULL: none, OM_ELIMIT */
     const om_cancel *cancel;  /* checked between operations; may be NULL */
+    om_speculate_opts speculate;
 } om_session_opts;
 
 OM_API om_status om_session_open(om_model *m, const om_session_opts *opts, om_session **out,
@@ -72,6 +88,10 @@ typedef struct {
     uint32_t generated_tokens;
     double prompt_seconds, generate_seconds;
     om_stop stop;
+    /* Speculation: tokens guessed, those of them that came true, and how many times as fast
+     * as without it the answer came, by what the passes cost (1: no guesses). */
+    uint32_t drafted_tokens, accepted_tokens;
+    double speedup;
 } om_generate_stats;
 
 /* Whole UTF-8 characters as they come; return false to stop. */

@@ -71,6 +71,21 @@ static om_status read_form(runner *r, om_err *err)
     return OM_OK;
 }
 
+static om_status read_speculation(const cli *c, om_speculate_opts *o, om_err *err)
+{
+    const char *how = cli_str(c, "speculate");
+    str v = str_of(how ? how : "auto");
+    if (str_starts(v, "draft=") && v.n > 6)
+        *o = (om_speculate_opts){.kind = OM_SPECULATE_DRAFT, .draft = how + 6};
+    else if (str_is(v, "off"))
+        o->kind = OM_SPECULATE_OFF;
+    else if (str_is(v, "lookup"))
+        o->kind = OM_SPECULATE_LOOKUP;
+    else if (!str_is(v, "auto"))
+        return fail(err, OM_EARG, "--speculate is '%s'; auto, off, lookup or draft=FILE", how);
+    return OM_OK;
+}
+
 static om_status open_all(runner *r, om_err *err)
 {
     cli *c = r->c;
@@ -81,13 +96,16 @@ static om_status open_all(runner *r, om_err *err)
     TRY(cli_f64(c, "cache-bits", 0, 32, &bits, err));
     TRY(read_sampling(c, &r->how, err));
     TRY(read_form(r, err));
+    om_speculate_opts speculate = {0};
+    TRY(read_speculation(c, &speculate, err));
     TRY(om_model_open(c->operand[0], &mo, &r->m, err));
     if (cli_given(c, "adapter"))
         TRY(om_adapter_open(r->m, cli_str(c, "adapter"), &r->adapter, err));
     om_session_opts so = {.context = (uint32_t)context, .cancel = c->cancel,
                           .threads = (uint32_t)pool_threads(c->pool),
                           .cache_f32 = cli_flag(c, "cache-f32"),
-                          .cache_bits = (float)bits, .spill = cli_str(c, "spill")};
+                          .cache_bits = (float)bits, .spill = cli_str(c, "spill"),
+                          .speculate = speculate};
     return om_session_open(r->m, &so, &r->s, err);
 }
 
@@ -141,6 +159,9 @@ static void note_speed(const runner *r, const om_generate_stats *st)
              (double)computed / (st->prompt_seconds + 1e-9), st->generated_tokens,
              (double)st->generated_tokens / (st->generate_seconds + 1e-9),
              (unsigned long long)r->how.seed);
+    if (st->accepted_tokens)
+        cli_note(r->c, "%u of %u guessed tokens came true: %.2f times as fast",
+                 st->accepted_tokens, st->drafted_tokens, st->speedup);
 }
 
 static om_status generate(runner *r, const char *prompt, om_generate_stats *st, om_err *err)
@@ -164,6 +185,9 @@ static void answer_json(runner *r, const om_generate_stats *st)
     json_put_f64(&o, "generate_seconds", st->generate_seconds);
     json_put_f64(&o, "tokens_per_second",
                  (double)st->generated_tokens / (st->generate_seconds + 1e-9));
+    json_put_u64(&o, "drafted_tokens", st->drafted_tokens);
+    json_put_u64(&o, "accepted_tokens", st->accepted_tokens);
+    json_put_f64(&o, "speculation_speedup", st->speedup);
     json_put_u64(&o, "peak_rss_bytes", os_peak_rss_bytes());
     json_shut(&o, '}');
     cli_write(r->c, (str){(const char *)b.data, b.len});
@@ -364,6 +388,8 @@ static const cli_option options[] = {
     {"cache-bits", 0, "BITS", "0",
      "most bits per number of the older cache; 16: plain; 0: plain when that fits", false},
     {"spill", 0, "FOLDER", NULL, "where the cache goes that memory has no room for", false},
+    {"speculate", 0, "KIND", "auto",
+     "guess tokens ahead, for the same text sooner: auto, off, lookup or draft=FILE", false},
     {"adapter", 'a', "PATH", NULL, "a LoRA adapter to use: PEFT folder or GGUF file", false},
     {"tokenizer", 0, "FILE", NULL, "tokenizer of a model that has none", false},
     {0},

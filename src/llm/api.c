@@ -8,6 +8,7 @@
 #include "llm/grammar.h"
 #include "llm/outlet.h"
 #include "llm/perplexity.h"
+#include "llm/speculate.h"
 
 #include <math.h>
 
@@ -112,7 +113,29 @@ struct om_session {
     float *logits;      /* (vocab) a copy to sample from */
     int32_t *ids;       /* (cap_ids) a prompt, then the answer behind it */
     size_t cap_ids;
+    speculator *spec;   /* NULL: one token per forward */
+    om_model *draft;    /* NULL: none */
 };
+
+static om_status open_speculation(om_session *s, const om_speculate_opts *o,
+                                  const llm_session_args *a, om_err *err)
+{
+    spec_args how = {.most = o->most, .args = a};
+    if (o->kind == OM_SPECULATE_OFF)
+        return OM_OK;
+    if (o->kind == OM_SPECULATE_DRAFT && !o->draft)
+        return fail(err, OM_EARG, "session: speculation by a draft model needs its path");
+    if (o->kind != OM_SPECULATE_AUTO)
+        how.only = o->kind == OM_SPECULATE_LOOKUP ? "lookup" : "draft";
+    if (o->draft && o->kind != OM_SPECULATE_LOOKUP) {
+        TRY(llm_open(o->draft, &s->draft, err));
+        if (!spec_same_vocabulary(s->m, s->draft))
+            return fail(err, OM_EARG, "session: the draft model %s has not the vocabulary of "
+                                      "the model it is to draft for", o->draft);
+    }
+    how.draft = s->draft;
+    return spec_open(s->s, &how, &s->spec, err);
+}
 
 static om_status session_fill(om_session *s, const om_session_opts *o, om_err *err)
 {
@@ -127,6 +150,7 @@ static om_status session_fill(om_session *s, const om_session_opts *o, om_err *e
     };
     TRY(llm_session_fit(s->m, &a, err));
     TRY(llm_session_open(s->m, &a, &s->s, err));
+    TRY(open_speculation(s, &o->speculate, &a, err));
     s->cancel = a.cancel;
     s->scratch_n = llm_sample_bytes(s->m->h.vocab);
     s->cap_ids = (size_t)llm_context(s->s) + 1;
@@ -171,6 +195,8 @@ void om_session_close(om_session *s)
         return;
     answer_close(&s->a);
     vocab_tree_close(s->vocab);
+    spec_close(s->spec);
+    llm_close(s->draft);
     llm_session_close(s->s);
     pool_close(s->pool);
     mem_free(s->scratch);
@@ -302,6 +328,8 @@ static om_status begin(om_session *s, const char *prompt, const om_generate_opts
     TRY(read_prompt(s, prompt, o->special, &a->n, err));
     a->n = drop_second_bos(s->m->tok, s->ids, a->n);
     a->st.prompt_tokens = a->n;
+    if (s->spec)
+        spec_begin(s->spec);
     TRY(llm_sync(s->s, s->ids, a->n, &a->st.reused_tokens, &a->at, err));
     a->st.prompt_seconds = (double)(os_now_ns() - start) * 1e-9;
     a->running = true;
@@ -363,9 +391,19 @@ static om_status say(om_session *s, int32_t id, om_err *err)
         finish(a, OM_STOP_END);
     else if (a->max_tokens && a->st.generated_tokens >= a->max_tokens)
         finish(a, OM_STOP_LENGTH);
-    else if (llm_past(s->s) >= llm_context(s->s))
+    else if (a->n > llm_context(s->s))
         finish(a, OM_STOP_CONTEXT);
     return OM_OK;
+}
+
+/* The logits behind the token that is due. */
+static om_status advance(om_session *s, om_err *err)
+{
+    answer *a = &s->a;
+    spec_text t = {s->ids, a->n, &a->how, a->r};
+    uint32_t left = a->max_tokens ? a->max_tokens - a->st.generated_tokens : UINT32_MAX;
+    return s->spec ? spec_next(s->spec, &t, left - 1, &a->at, err)
+                   : llm_eval(s->s, &a->due, 1, &a->at, err);
 }
 
 static om_status next_token(om_session *s, om_err *err)
@@ -375,7 +413,7 @@ static om_status next_token(om_session *s, om_err *err)
     bool ended;
     TRY(check_cancel(s, err));
     if (a->due >= 0)
-        TRY(llm_eval(s->s, &a->due, 1, &a->at, err));
+        TRY(advance(s, err));
     a->due = -1;
     memcpy(s->logits, a->at, vocab * sizeof(float));
     TRY(keep_form(s, &ended, err));
@@ -402,7 +440,14 @@ om_status om_next(om_session *s, const char **text, size_t *n, om_err *err)
     return served(s, st);
 }
 
-void om_statistics(const om_session *s, om_generate_stats *out) { *out = s->a.st; }
+void om_statistics(const om_session *s, om_generate_stats *out)
+{
+    spec_stats sp = s->spec ? spec_now(s->spec) : (spec_stats){.speedup = 1};
+    *out = s->a.st;
+    out->drafted_tokens = (uint32_t)sp.drafted;
+    out->accepted_tokens = (uint32_t)sp.accepted;
+    out->speedup = sp.speedup;
+}
 
 om_status om_generate(om_session *s, const char *prompt, const om_generate_opts *opts,
                       om_text_fn *fn, void *ctx, om_generate_stats *stats, om_err *err)

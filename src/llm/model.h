@@ -230,7 +230,8 @@ om_status llm_eval(llm_session *s, const int32_t *ids, uint32_t n, const float *
  * further ones): logits are those of the last `want` of the n rows, (want, vocab), valid
  * until the next call; NULL when want is 0.  All sessions advance, or none does.
  * A row's logits have the same bits alone and in any company, as long as no product goes
- * through f32 gemm (F32 weights, adapters, exact): such rows agree to f32 rounding. */
+ * through f32 gemm (F32 weights, adapters, exact): such rows have them in forwards of up to
+ * 16 rows (its thin products), and agree to f32 rounding in larger ones. */
 typedef struct {
     llm_session *s;
     const int32_t *ids; /* (n) */
