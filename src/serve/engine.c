@@ -146,7 +146,8 @@ om_status engine_submit(engine *e, job *j, om_err *err)
     om_status s = check_size(e, &e->lane[j->a.lane], j, err);
     j->submitted_ns = os_now_ns();
     os_lock(e->lock);
-    if (s == OM_OK && (e->closing || e->n_waiting >= e->c.queue + e->c.slots - e->n_running))
+    uint64_t room = e->c.queue + e->c.slots - e->stats.running;
+    if (s == OM_OK && (e->closing || e->n_waiting >= room))
         s = fail(err, OM_EAGAIN, e->closing ? "the server is shutting down"
                                             : "too many requests are waiting; try again");
     if (s == OM_OK) {
@@ -549,10 +550,19 @@ static void publish(engine *e)
     os_unlock(e->lock);
 }
 
+/* Closing, and everybody has been answered; nobody can come after that. */
+static bool finished(engine *e)
+{
+    os_lock(e->lock);
+    bool yes = e->stop && !e->newcomers && !e->waiting && !e->n_running;
+    os_unlock(e->lock);
+    return yes;
+}
+
 static void work(void *ctx)
 {
     engine *e = ctx;
-    while (!(e->stop && !e->n_running && !e->waiting)) {
+    while (!finished(e)) {
         if (!e->n_running)
             os_event_wait(e->bell, e->waiting || e->stop ? 20 : LOOK_MS);
         take_newcomers(e);

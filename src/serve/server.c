@@ -305,7 +305,7 @@ static void handle_metrics(void *app, http_request *r)
     buf b = buf_growing(METRICS_MAX);
     engine_read_stats(s->c.engine, &e);
     os_lock(s->lock);
-    uint64_t errors = s->errors;
+    uint64_t errors = atomic_load(&s->errors);
     uint32_t open = s->open;
     memcpy(asked, s->requests, sizeof(asked));
     os_unlock(s->lock);

@@ -18,8 +18,8 @@ struct server {
     http_server *http;
     os_mutex *lock;   /* requests' ties to http and to jobs */
     uint64_t started_s;
-    uint64_t requests[6]; /* by route_kind; under lock */
-    uint64_t errors;
+    uint64_t requests[3]; /* by ask_kind; under lock */
+    _Atomic uint64_t errors;
     uint32_t open;    /* requests alive */
 };
 
