@@ -379,15 +379,17 @@ static int run(bench *b, const char *base, double peer)
     make_update(&l, bytes);
     for (uint32_t i = 0; i < b->clients; i++)
         register_client(&l, i);
+    double cpu = cpu_seconds();
     drive(&l);
+    cpu = cpu_seconds() - cpu;
     int ok = read(pipes[0], &r, sizeof(r)) == (ssize_t)sizeof(r);
     waitpid(pid, NULL, 0);
     double rate = l.updates / (l.last - l.first);
     printf("%4u clients x %9zu bytes, %3u rounds: %8.1f updates/s, %7.1f MB/s each way, "
-           "peak RSS %6.1f MB (%.2f models), coordinator %.2f ms CPU/update",
+           "peak RSS %6.1f MB (%.2f models), ms of CPU an update: %.2f + clients' %.2f",
            b->clients, bytes, b->rounds, rate, rate * (double)bytes / 1e6,
            (double)r.rss_peak / 1e6, (double)r.rss_peak / (double)bytes,
-           1e3 * r.cpu_s / l.updates);
+           1e3 * r.cpu_s / l.updates, 1e3 * cpu / l.updates);
     if (peer > 0)
         printf("; peer %.0f: %.1f x", peer, rate / peer);
     printf("\n");

@@ -6,7 +6,8 @@
 100 clients x 600 samples, MLP 784-200-10, 10 clients a round, one local epoch, batch 10,
 lr 0.05.  `plain` is the usual loop (a module, autograd, torch.optim.SGD); `batched` trains
 the ten clients side by side as one bmm with gradients written by hand.  Each with one and
-with all threads; prints the median and the best of ROUNDS (default 5) rounds."""
+with all threads; prints the median and the best of ROUNDS (default 5) rounds, and the
+processor time of one."""
 import sys, time
 import torch
 
@@ -67,12 +68,14 @@ for threads in sorted({1, torch.get_num_threads()}):
         model = torch.nn.Sequential(torch.nn.Linear(784, 200), torch.nn.ReLU(),
                                     torch.nn.Linear(200, 10))
         step(model)
-        seconds = []
+        seconds, cpu = [], time.process_time()
         for _ in range(rounds):
             begin = time.perf_counter()
             step(model)
             seconds.append(time.perf_counter() - begin)
+        cpu = (time.process_time() - cpu) / rounds
         seconds.sort()
-        print("torch fedavg, %s, %d threads: median %.1f ms, %.2f rounds/s (best %.2f)" % (
+        print("torch fedavg, %s, %d threads: median %.1f ms, %.2f rounds/s (best %.2f), "
+              "%.1f ms of CPU a round" % (
             step.__name__, threads, 1e3 * seconds[rounds // 2], 1 / seconds[rounds // 2],
-            1 / seconds[0]), flush=True)
+            1 / seconds[0], 1e3 * cpu), flush=True)
