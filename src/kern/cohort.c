@@ -1,6 +1,8 @@
 /* cohort.c - see cohort.h: the drivers that cut the work and call an instruction set. */
 #include "kern/cohort.h"
 
+#include <math.h>
+
 enum {
     GRAM_PIECE = 1024,    /* coordinates whose products are summed in f32 */
     COLUMNS_GRAIN = 4096, /* coordinates a thread takes at a time */
@@ -154,47 +156,74 @@ void cohort_combine(const kern *k, pool *p, const cohort *c, const float *weight
 
 /* ---- order within coordinates ---- */
 
-/* Comparators of Batcher's merge exchange on m rows, about m (log m)^2 / 4; no more than
- * m log m (log m + 1) / 4 + m. */
+/* Rows of a tile, and one more of infinities for partners past the end. */
+static size_t padded(size_t m) { return size_align(m, 16); }
+
 static size_t network_most(size_t m)
 {
     size_t t = 0;
     while (((size_t)1 << t) < m)
         t++;
-    return m * (t * (t + 1) / 4 + 1) + 1;
+    return padded(m) * (t * (t + 1) / 4 + 2);
 }
 
-static size_t network_all(size_t m, cohort_step *step)
+typedef struct {
+    cohort_step *step;
+    size_t n, rows; /* rows: padded */
+} network_plan;
+
+/* Partners past the end are infinite: their row is the spare one. */
+static void put_step(network_plan *p, cohort_kind kind, const size_t *row, size_t n)
 {
-    size_t top = 1, n = 0;
-    while (2 * top < m)
-        top *= 2;
-    for (size_t p = top; m > 1 && p > 0; p /= 2) {
-        size_t q = top, r = 0, d = p;
-        for (;;) {
-            for (size_t i = 0; i + d < m; i++)
-                if ((i & p) == r)
-                    step[n++] = (cohort_step){(uint16_t)i, (uint16_t)(i + d)};
-            if (q == p)
-                break;
-            d = q - p, q /= 2, r = p;
-        }
+    cohort_step *s = &p->step[p->n];
+    size_t real = 0;
+    s->kind = (uint16_t)kind;
+    for (size_t i = 0; i < n; i++) {
+        real += row[i] < p->rows;
+        s->row[i] = (uint16_t)size_min(row[i], p->rows);
     }
-    return n;
+    p->n += real > 1 || n == 1;
 }
 
-/* Keep, in order, the comparators on which the rows marked in `wanted` (m) depend. */
-static size_t network_prune(cohort_step *step, size_t n, uint8_t *wanted)
+/* Pairs `apart` rows from one another within the blocks of twice that. */
+static void half_clean(network_plan *p, size_t base, size_t run, size_t apart)
 {
-    size_t kept = n;
-    for (size_t s = n; s-- > 0;) {
-        if (!wanted[step[s].a] && !wanted[step[s].b])
-            continue;
-        wanted[step[s].a] = wanted[step[s].b] = 1;
-        step[--kept] = step[s];
-    }
-    memmove(step, step + kept, (n - kept) * sizeof(*step));
-    return n - kept;
+    for (size_t i = 0; i < run; i++)
+        if (!(i & apart))
+            put_step(p, COHORT_MERGE2, (size_t[]){base + i, base + i + apart}, 2);
+}
+
+/* Two sorted runs of run/2 rows from base on: mirrored, then halved until 16 rows are
+ * left to themselves. */
+static void merge(network_plan *p, size_t base, size_t run)
+{
+    size_t end = base + run - 1, b = base;
+    for (size_t i = 0; i < run / 2 && (i < 16 || run > 128); i++)
+        if (run == 64)
+            put_step(p, COHORT_MERGE4,
+                     (size_t[]){b + i, b + i + 16, end - i - 16, end - i}, 4);
+        else if (run == 128)
+            put_step(p, COHORT_MERGE8,
+                     (size_t[]){b + i, b + i + 16, b + i + 32, b + i + 48, end - i - 48,
+                                end - i - 32, end - i - 16, end - i},
+                     8);
+        else
+            put_step(p, COHORT_MERGE2, (size_t[]){b + i, end - i}, 2);
+    for (size_t apart = run / 4; run > 128 && apart >= 16; apart /= 2)
+        half_clean(p, base, run, apart);
+    for (size_t at = base; at < base + run && at < p->rows; at += 16)
+        put_step(p, COHORT_CLEAN16, &at, 1);
+}
+
+static size_t network_of(size_t m, cohort_step *step)
+{
+    network_plan p = {.step = step, .rows = padded(m)};
+    for (size_t at = 0; at < p.rows; at += 16)
+        put_step(&p, COHORT_SORT16, &at, 1);
+    for (size_t run = 32; run / 2 < p.rows; run *= 2)
+        for (size_t base = 0; base + run / 2 < p.rows; base += run)
+            merge(&p, base, run);
+    return p.n;
 }
 
 typedef struct {
@@ -205,22 +234,24 @@ typedef struct {
     size_t cut, m, steps;
     const cohort_step *step;
     const float *mix; /* (m, n) or NULL */
-    float *out, *tile, *raw; /* tile (threads, m, lanes), raw (threads, n, lanes) */
+    float *out;
+    float *loaded; /* (threads, tiles) tiles of n rows */
+    float *mixed;  /* (threads) tiles of m rows, with mix */
 } columns_job;
 
-/* Rows' coordinates [at, at + w) into a tile, and the next tile's into the cache. */
-static void load_tile(const cohort *c, size_t at, size_t w, float *tile)
+/* Coordinates [at, at + w) of every row into tiles that lie `apart` floats from one
+ * another: rows are read in long runs, which the CPU sees coming; tile by tile it would
+ * meet as many streams as there are rows. */
+static void load_tiles(const cohort *c, size_t at, size_t w, float *tile, size_t apart)
 {
     for (size_t i = 0; i < c->n; i++) {
         const float *from = c->v + i * c->ld + at;
         float *to = tile + i * COHORT_STRIDE;
-        if (w == COHORT_LANES) {
-            for (size_t l = 0; l < COHORT_LANES; l += 16)
-                __builtin_prefetch(from + COHORT_LANES + l, 0, 2);
-            memcpy(to, from, COHORT_LANES * sizeof(float));
-        } else {
-            memset(to, 0, COHORT_LANES * sizeof(float));
-            memcpy(to, from, w * sizeof(float));
+        for (size_t done = 0; done < w; done += COHORT_LANES, to += apart) {
+            size_t n = size_min(COHORT_LANES, w - done);
+            memcpy(to, from + done, n * sizeof(float));
+            if (n < COHORT_LANES)
+                memset(to + n, 0, (COHORT_LANES - n) * sizeof(float));
         }
     }
 }
@@ -267,26 +298,47 @@ static void rank_tile(const columns_job *j, float *tile, float *out)
         nearest_mean(j, tile, out);
 }
 
+static size_t tile_floats(size_t rows) { return (padded(rows) + 1) * COHORT_STRIDE; }
+
+/* Tiles side by side: what fits half a second-level cache. */
+static size_t tiles_of(size_t n)
+{
+    size_t fit = (1u << 19) / (tile_floats(n) * sizeof(float));
+    return size_max(1, size_min(fit, 16));
+}
+
 static void columns_work(void *ctx, size_t beg, size_t end, int worker)
 {
     const columns_job *j = ctx;
-    float *tile = j->tile + (size_t)worker * j->m * COHORT_STRIDE, out[COHORT_LANES];
-    float *raw = j->mix ? j->raw + (size_t)worker * j->c->n * COHORT_STRIDE : tile;
-    for (size_t at = beg; at < end; at += COHORT_LANES) {
-        size_t w = size_min(COHORT_LANES, end - at);
-        load_tile(j->c, at, w, raw);
-        if (j->mix)
-            mix_tile(j, raw, tile);
-        rank_tile(j, tile, out);
-        memcpy(j->out + at, out, w * sizeof(float));
+    size_t apart = tile_floats(j->c->n), block = tiles_of(j->c->n) * COHORT_LANES;
+    float out[COHORT_LANES];
+    float *loaded = j->loaded + (size_t)worker * tiles_of(j->c->n) * apart;
+    float *mixed = j->mix ? j->mixed + (size_t)worker * tile_floats(j->m) : NULL;
+    for (size_t at = beg; at < end; at += block) {
+        size_t width = size_min(block, end - at);
+        load_tiles(j->c, at, width, loaded, apart);
+        for (size_t done = 0; done < width; done += COHORT_LANES) {
+            float *tile = loaded + done / COHORT_LANES * apart;
+            if (j->mix)
+                mix_tile(j, tile, mixed);
+            rank_tile(j, j->mix ? mixed : tile, out);
+            memcpy(j->out + at + done, out,
+                   size_min(COHORT_LANES, width - done) * sizeof(float));
+        }
     }
 }
 
 size_t cohort_columns_bytes(size_t n, size_t m, const pool *p)
 {
     size_t threads = (size_t)pool_threads(p);
-    return arena_bytes(cohort_step, network_most(m)) + arena_bytes(uint8_t, m) +
-           threads * (n + m) * COHORT_STRIDE * sizeof(float) + 256;
+    size_t tiles = tiles_of(n) * tile_floats(n) + tile_floats(m);
+    return arena_bytes(cohort_step, network_most(m)) + threads * tiles * sizeof(float) + 256;
+}
+
+static void infinities(float *tile, size_t m)
+{
+    for (size_t i = m * COHORT_STRIDE; i < tile_floats(m); i++)
+        tile[i] = HUGE_VALF;
 }
 
 void cohort_columns(const kern *k, pool *p, const cohort *c, cohort_rank rank, size_t cut,
@@ -304,13 +356,15 @@ void cohort_columns(const kern *k, pool *p, const cohort *c, cohort_rank rank, s
     BUG_IF(j.m == 0 || j.m > COHORT_MOST || c->n > COHORT_MOST);
     BUG_IF(rank != COHORT_MEDIAN && (rank == COHORT_TRIMMED ? 2 * cut : cut) >= j.m);
     cohort_step *step = arena_new(&scratch, cohort_step, network_most(j.m));
-    uint8_t *wanted = arena_new(&scratch, uint8_t, j.m);
-    size_t from = rank == COHORT_MEDIAN ? (j.m - 1) / 2 : rank == COHORT_TRIMMED ? cut : 0;
-    memset(wanted + from, 1, j.m - 2 * from);
-    j.steps = network_prune(step, network_all(j.m, step), wanted);
+    j.steps = network_of(j.m, step);
     j.step = step;
-    j.tile = arena_alloc(&scratch, sizeof(float), 64, threads * j.m * COHORT_STRIDE);
-    j.raw = mix ? arena_alloc(&scratch, sizeof(float), 64, threads * c->n * COHORT_STRIDE)
-                : NULL;
+    size_t tiles = threads * tiles_of(c->n), n = c->n;
+    j.loaded = arena_alloc(&scratch, sizeof(float), 64, tiles * tile_floats(n));
+    j.mixed = mix ? arena_alloc(&scratch, sizeof(float), 64, threads * tile_floats(j.m))
+                  : NULL;
+    for (size_t i = 0; i < tiles; i++)
+        infinities(j.loaded + i * tile_floats(n), n);
+    for (size_t i = 0; mix && i < threads; i++)
+        infinities(j.mixed + i * tile_floats(j.m), j.m);
     pool_run(p, c->d, COLUMNS_GRAIN, columns_work, &j);
 }

@@ -6,10 +6,12 @@
  * coordinate.  All read the data once, cut the work over coordinates in pieces of a fixed
  * size, and so give the same bits for any number of threads.
  *
- * Ordering is a sorting network (Batcher 1968; Knuth, TAOCP 3, 5.2.2 M) over whole
- * registers: a compare-exchange of rows a and b is a minimum and a maximum of 64
- * coordinates at once, no branch, no gather.  Comparators on which no wanted rank depends
- * are cut away beforehand, so a median costs less than a sort.
+ * Ordering is a sorting network (Batcher 1968) over whole registers: a compare-exchange of
+ * two rows is a minimum and a maximum of 64 coordinates at once, no branch, no gather.
+ * Runs of 16 rows are sorted in registers and merged in twos; a merge mirrors one run, so
+ * that every comparator puts the lesser in the lower row, and takes up to 8 rows through
+ * three layers before it writes them back.  Rows are filled up to sixteens with infinity,
+ * which stays at the end.
  *
  * select_top is the other selection of federated learning: the k largest magnitudes of a
  * vector, exactly, with ties to the lower index.  A sample brackets the threshold, one
@@ -59,8 +61,16 @@ bool select_top(const kern *k, pool *p, const float *x, size_t d, size_t top,
 
 /* ---- what an instruction set supplies ---- */
 
+/* A step of the network, on rows of a tile: 16 of them from row[0] on, or 2, 4, 8. */
+typedef enum {
+    COHORT_SORT16,
+    COHORT_CLEAN16,
+    COHORT_MERGE2,
+    COHORT_MERGE4,
+    COHORT_MERGE8
+} cohort_kind;
 typedef struct {
-    uint16_t a, b; /* row a gets the lesser, row b the greater */
+    uint16_t kind, row[8];
 } cohort_step;
 
 typedef struct cohort_kernels {
