@@ -332,7 +332,8 @@ size_t cohort_columns_bytes(size_t n, size_t m, const pool *p)
 {
     size_t threads = (size_t)pool_threads(p);
     size_t tiles = tiles_of(n) * tile_floats(n) + tile_floats(m);
-    return arena_bytes(cohort_step, network_most(m)) + threads * tiles * sizeof(float) + 256;
+    return arena_bytes(cohort_step, network_most(m)) + threads * tiles * sizeof(float) +
+           256;
 }
 
 static void infinities(float *tile, size_t m)

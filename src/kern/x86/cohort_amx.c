@@ -112,7 +112,10 @@ static size_t width_of(size_t n)
     return size_max(KU, size_min(w, 512));
 }
 
-static size_t bytes(size_t n) { return panels_of(n) * (width_of(n) / KU) * PARTS * TILE + 64; }
+static size_t bytes(size_t n)
+{
+    return panels_of(n) * (width_of(n) / KU) * PARTS * TILE + 64;
+}
 
 static void piece(const cohort *c, size_t at, size_t w, double *sum, char *scratch)
 {
@@ -125,8 +128,8 @@ static void piece(const cohort *c, size_t at, size_t w, double *sum, char *scrat
         if (rows == 0)
             memset(to, 0, panel);
         for (size_t s = 0; s < steps && rows; s++)
-            pack(c->v + q * ROWS * c->ld + at + s * KU, c->ld, rows, size_min(KU, w - s * KU),
-                 to + s * PARTS * TILE);
+            pack(c->v + q * ROWS * c->ld + at + s * KU, c->ld, rows,
+                 size_min(KU, w - s * KU), to + s * PARTS * TILE);
     }
     for (size_t i = 0; i < panels; i += 2)
         for (size_t j = i; j < panels; j += 2) {
