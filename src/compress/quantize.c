@@ -27,7 +27,7 @@ typedef struct {
     uint8_t *embed; /* the embedding, packed */
 } quantizer;
 
-enum { NONE = UINT32_MAX };
+#define NONE UINT32_MAX
 
 /* ---- importance -------------------------------------------------------------------- */
 

@@ -211,7 +211,7 @@ static double brute(const allocate_item *item, uint32_t n, uint64_t budget)
 {
     if (n == 0)
         return 0;
-    double best = INFINITY;
+    double best = (double)INFINITY;
     for (uint32_t o = 0; o < item->n; o++)
         if (item->bytes[o] <= budget)
             best =
@@ -227,7 +227,7 @@ static void knapsack(test *t)
         uint8_t choice[6];
         uint64_t least, total = 0, used = 0, budget;
         uint32_t n = 1 + rng_below(&r, 6);
-        double cost = 0, last = INFINITY;
+        double cost = 0, last = (double)INFINITY;
         om_err err;
         for (uint32_t i = 0; i < n; i++) {
             item[i].n = 1 + rng_below(&r, 4);
