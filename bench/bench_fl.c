@@ -5,9 +5,9 @@
  *
  * Logistic regression with intercept, rows in file order dealt in equal runs.  Every method
  * gets the same care: the step that is best among powers of two times 1/L (L by power
- * iteration), chosen by rounds to the target |grad f|^2; a method that does not arrive within
- * the most rounds says where it stands.  Bits are those of the messages, both ways, for one
- * client. */
+ * iteration), chosen by rounds to the target |grad f|^2; a method that does not arrive
+ * within the most rounds says where it stands.  Bits are those of the messages, both ways,
+ * for one client. */
 #include "fl/oracle/logistic.h"
 #include "sim/sim.h"
 
@@ -34,7 +34,8 @@ static void must(om_status s, const om_err *err)
     exit(1);
 }
 
-static om_status client_of(void *ctx, uint32_t client, int worker, fl_oracle *out, om_err *err)
+static om_status client_of(void *ctx, uint32_t client, int worker, fl_oracle *out,
+                           om_err *err)
 {
     bench *b = ctx;
     (void)err;
@@ -108,8 +109,14 @@ static outcome run(bench *b, const method *m, double lr, uint32_t most)
     sim_row row = {0};
     outcome o = {.end = INFINITY};
     float *x0 = mem_array(b->dim, sizeof(float));
-    sim_config c = {.dim = b->dim, .n_clients = b->clients, .cohort = b->clients, .seed = 1,
-                    .k = &b->k, .pool = b->pool, .make_oracle = client_of, .ctx = b};
+    sim_config c = {.dim = b->dim,
+                    .n_clients = b->clients,
+                    .cohort = b->clients,
+                    .seed = 1,
+                    .k = &b->k,
+                    .pool = b->pool,
+                    .make_oracle = client_of,
+                    .ctx = b};
     snprintf(params, sizeof(params), "lr=%.9g%s%s", lr, m->params[0] ? "," : "", m->params);
     must(fl_recipe_of(str_of(m->algo), str_of(params), str_of(m->codec),
                       str_of(m->codec_params), &c.recipe, &err),
@@ -157,7 +164,8 @@ static void best(bench *b, const method *m, double smooth)
         printf("| %-28s | %6g | %6u | %9.0f | %9.0f |\n", m->label, step, found.rounds,
                found.up / 1000, found.down / 1000);
     else
-        printf("| %-28s | %6g | not in %u: %.1e | | |\n", m->label, step, m->most, found.end);
+        printf("| %-28s | %6g | not in %u: %.1e | | |\n", m->label, step, m->most,
+               found.end);
     fflush(stdout);
 }
 
@@ -171,15 +179,18 @@ static const method methods[] = {
     {"DIANA, Rand-10%", "diana", "", "randk", "ratio=0.1", 3000, 10},
     {"DIANA, natural", "diana", "", "natural", "", 3000, 10},
     {"EF21, Top-10%", "ef21", "", "topk", "ratio=0.1", 3000, 10},
-    {"EF21-BC, Top-10% both ways", "ef21-bc", "down_ratio=0.1", "topk", "ratio=0.1", 3000, 10},
+    {"EF21-BC, Top-10% both ways", "ef21-bc", "down_ratio=0.1", "topk", "ratio=0.1", 3000,
+     10},
     {"MARINA, Perm-K", "marina", "", "permk", "", 3000, 10},
     {"MARINA, Rand-10%", "marina", "", "randk", "ratio=0.1", 3000, 10},
     {"DASHA, Rand-10%", "dasha", "", "randk", "ratio=0.1", 3000, 10},
     {"FedAvg, 10 local steps", "fedavg", "batch=0,local_steps=10,weights=equal", "identity",
      "", 2000, 5},
-    {"Scaffold, 10 local steps", "scaffold", "batch=0,local_steps=10", "identity", "", 2000, 5},
+    {"Scaffold, 10 local steps", "scaffold", "batch=0,local_steps=10", "identity", "", 2000,
+     5},
     {"ProxSkip, p = 0.05", "proxskip", "p=0.05", "identity", "", 2000, 2},
-    {"compressed Scaffnew, s = 4", "compressed-scaffnew", "p=0.1,s=4", "identity", "", 3000, 5},
+    {"compressed Scaffnew, s = 4", "compressed-scaffnew", "p=0.1,s=4", "identity", "", 3000,
+     5},
     {"LoCoDL, Rand-10%", "locodl", "p=0.18,strong=0.0005", "randk", "ratio=0.1", 3000, 5},
 };
 

@@ -32,12 +32,8 @@ static const quadratic_config unlike = {.dim = DIM,
                                         .uneven = true,
                                         .seed = 5};
 /* The same with clients that count alike, as most papers have it. */
-static const quadratic_config even = {.dim = DIM,
-                                      .n_clients = N,
-                                      .mu = 0.1,
-                                      .smooth = 1,
-                                      .heterogeneity = 0.7,
-                                      .seed = 5};
+static const quadratic_config even = {
+    .dim = DIM, .n_clients = N, .mu = 0.1, .smooth = 1, .heterogeneity = 0.7, .seed = 5};
 
 /* Settings under which a row reaches tolerance in f - f*, from a gap of about 10. */
 typedef struct {
@@ -48,7 +44,8 @@ typedef struct {
 
 static const loop_setting settings[] = {
     {"fedavg", "batch=0,local_epochs=1,lr=0.9", "identity", "", 400, 1e-6},
-    {"fedavg", "batch=0,local_steps=1,lr=0.5,server_momentum=0.5", "identity", "", 400, 1e-6},
+    {"fedavg", "batch=0,local_steps=1,lr=0.5,server_momentum=0.5", "identity", "", 400,
+     1e-6},
     {"fedavgm", "batch=0,local_steps=1,lr=0.1,weights=equal", "identity", "", 400, 1e-6},
     {"fedprox", "batch=0,local_steps=1,lr=0.9,mu=0.1", "identity", "", 400, 1e-6},
     {"fedadam", "batch=0,local_steps=1,lr=0.5,server_lr=0.02", "identity", "", 400, 2e-3},
@@ -97,8 +94,9 @@ static const loop_setting settings[] = {
     {"storm", "lr=0.5,batch=10", "identity", "", 400, 1e-6},
 };
 
-static LOOP_UNUSED void loop_open(test *t, loop *l, const quadratic_config *c, const char *algo,
-                      const char *params, const char *codec_name, const char *codec_params)
+static LOOP_UNUSED void loop_open(test *t, loop *l, const quadratic_config *c,
+                                  const char *algo, const char *params,
+                                  const char *codec_name, const char *codec_params)
 {
     om_err err = {0};
     float x0[DIM] = {0};
@@ -139,7 +137,8 @@ static LOOP_UNUSED arena scratch(const loop *l)
 
 static const float *model(const loop *l) { return l->r.algo->model(&l->e, l->server); }
 
-/* One round with the clients that are present (NULL: all), computing in the order `perm`. */
+/* One round with the clients that are present (NULL: all), computing in the order `perm`.
+ */
 static LOOP_UNUSED void round_among(test *t, loop *l, const uint32_t *perm,
                                     const bool *present)
 {
@@ -195,7 +194,6 @@ static LOOP_UNUSED void rounds(test *t, loop *l, uint32_t n)
     for (uint32_t i = 0; i < n; i++)
         round_of(t, l, NULL);
 }
-
 
 /* f(x) - f(x*) */
 static LOOP_UNUSED double gap(const loop *l)

@@ -7,8 +7,14 @@
 
 #include <math.h>
 
-#define BUCKET_PARAM {"bucket", 512, 1, 1048576, "numbers that share one norm", NULL}
-#define BUCKET_NORM_PARAM {"norm", 0, 0, 1, "what a bucket is divided by", "max|l2"}
+#define BUCKET_PARAM                                                                       \
+    {                                                                                      \
+        "bucket", 512, 1, 1048576, "numbers that share one norm", NULL                     \
+    }
+#define BUCKET_NORM_PARAM                                                                  \
+    {                                                                                      \
+        "norm", 0, 0, 1, "what a bucket is divided by", "max|l2"                           \
+    }
 
 /* Bytes of d numbers in buckets of b: a full one takes `full`, the last one `rest`. */
 static inline size_t bucket_total(size_t d, size_t b, size_t full, size_t rest)
@@ -31,6 +37,9 @@ static inline float bucket_norm(bool l2, const float *x, size_t n)
     return (double)norm < sqrt(sum) ? nextafterf(norm, INFINITY) : norm;
 }
 
-static inline bool bucket_norm_ok(uint32_t bits) { return wire_finite(bits) && !(bits >> 31); }
+static inline bool bucket_norm_ok(uint32_t bits)
+{
+    return wire_finite(bits) && !(bits >> 31);
+}
 
 #endif

@@ -10,9 +10,9 @@
  * better than Rand-K; but together they tile: if all clients hold the same x, the mean of
  * the messages is x, exactly.  That is where MARINA gains from it.
  *
- * The rng's key is the round's, equal for all; its counter is the client's id (CODEC_JOINT).
- * Message: the key, the client as u32, then the numbers of its block, unscaled: 12 + about
- * 4 d/n bytes. */
+ * The rng's key is the round's, equal for all; its counter is the client's id
+ * (CODEC_JOINT). Message: the key, the client as u32, then the numbers of its block,
+ * unscaled: 12 + about 4 d/n bytes. */
 #include "codec/codec.h"
 #include "codec/wire.h"
 
@@ -20,7 +20,8 @@ enum { CLIENTS };
 enum { HEAD = 12 };
 
 static const param params[] = {
-    [CLIENTS] = {"clients", 0, 0, 4294967295.0, "n; 0: as many as the federation has", NULL},
+    [CLIENTS] = {"clients", 0, 0, 4294967295.0, "n; 0: as many as the federation has",
+                 NULL},
     {NULL, 0, 0, 0, NULL, NULL},
 };
 
@@ -35,7 +36,10 @@ static double omega(const double *p, size_t d)
     return (double)n * (((double)d - more) / q + more / (q + 1)) / (double)d - 1;
 }
 
-static size_t bound(const double *p, size_t d) { return HEAD + 4 * ((d + n_of(p) - 1) / n_of(p)); }
+static size_t bound(const double *p, size_t d)
+{
+    return HEAD + 4 * ((d + n_of(p) - 1) / n_of(p));
+}
 
 static size_t scratch_bytes(const double *p, size_t d)
 {

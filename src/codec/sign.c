@@ -42,7 +42,10 @@ static om_status sign_encode(const double *p, const float *x, size_t d, rng r,
 }
 
 /* The bits that fill the last byte. */
-static bool filling_ok(const uint8_t *in, size_t n) { return !(n % 8 && in[n / 8] >> n % 8); }
+static bool filling_ok(const uint8_t *in, size_t n)
+{
+    return !(n % 8 && in[n / 8] >> n % 8);
+}
 
 static void add_signs(const uint8_t *in, size_t n, float v, float *y)
 {

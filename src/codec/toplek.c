@@ -125,7 +125,8 @@ static om_status encode(const double *p, const float *x, size_t d, rng r, arena 
 }
 
 /* Walk the indices; add to y if given.  False: a code runs past d or past the end. */
-static bool walk(const uint8_t *in, size_t n, size_t count, size_t d, float weight, float *y)
+static bool walk(const uint8_t *in, size_t n, size_t count, size_t d, float weight,
+                 float *y)
 {
     sparse_in at = sparse_of(in + 4 * count, n - 4 * count, count, d);
     for (size_t j = 0, i; j < count; j++) {

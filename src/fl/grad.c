@@ -27,7 +27,8 @@ om_status grad_client_at(const fl_env *e, uint32_t id, void *client, const fl_or
                          const float *x, buf *up, double *loss, arena scratch,
                          grad_rule *rule, om_err *err)
 {
-    grad_step s = {.e = e, .id = id, .client = client, .f = f, .x = x, .up = up, .err = err};
+    grad_step s = {
+        .e = e, .id = id, .client = client, .f = f, .x = x, .up = up, .err = err};
     if (f->dim != e->dim || f->n_samples == 0)
         return fail(err, OM_EARG,
                     "client %u has %llu samples of a problem of %zu numbers, "
@@ -113,7 +114,8 @@ om_status up_coded(grad_step *s, const float *v, float scale, float *mirror)
     TRY(need_finite(s, v));
     if (buf_u8(s->up, UP_CODED) != OM_OK)
         return no_room(s);
-    om_status st = e->up->encode(e->up_p, v, e->dim, fl_codec_rng(e, s->id), s->scratch, s->up);
+    om_status st =
+        e->up->encode(e->up_p, v, e->dim, fl_codec_rng(e, s->id), s->scratch, s->up);
     if (st != OM_OK)
         return fail(s->err, st, "client %u: %s could not encode the update",
                     (unsigned)s->id, e->up->name);

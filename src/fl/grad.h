@@ -16,8 +16,8 @@
 #include "fl/average.h"
 
 enum { GRAD_LR, GRAD_BATCH, GRAD_PARAMS };
-#define FL_GRAD_PARAMS                                                              \
-    [GRAD_LR] = {"lr", 0.1, 0, 1e6, "step along the estimate of the gradient", NULL}, \
+#define FL_GRAD_PARAMS                                                                     \
+    [GRAD_LR] = {"lr", 0.1, 0, 1e6, "step along the estimate of the gradient", NULL},      \
     [GRAD_BATCH] = {"batch", 0, 0, 1e9, "samples of a gradient; 0: all of them", NULL}
 
 /* ---- the client's side ---- */
@@ -58,14 +58,15 @@ om_status grad_client_at(const fl_env *e, uint32_t id, void *client, const fl_or
                          const float *x, buf *up, double *loss, arena scratch,
                          grad_rule *rule, om_err *err);
 /* fl_algo.client_step that runs `rule`. */
-#define GRAD_CLIENT(name, rule)                                                          \
-    static om_status name(const fl_env *e, uint32_t id, void *client, const fl_oracle *f, \
-                          const uint8_t *down, size_t down_n, buf *up, double *loss,     \
-                          arena scratch, om_err *err)                                    \
-    {                                                                                    \
-        return grad_client(e, id, client, f, down, down_n, up, loss, scratch, rule, err); \
+#define GRAD_CLIENT(name, rule)                                                            \
+    static om_status name(const fl_env *e, uint32_t id, void *client, const fl_oracle *f,  \
+                          const uint8_t *down, size_t down_n, buf *up, double *loss,       \
+                          arena scratch, om_err *err)                                      \
+    {                                                                                      \
+        return grad_client(e, id, client, f, down, down_n, up, loss, scratch, rule, err);  \
     }
-size_t grad_scratch_bytes(const fl_env *e); /* fl_algo.scratch_bytes: of a rule or a close */
+size_t
+grad_scratch_bytes(const fl_env *e); /* fl_algo.scratch_bytes: of a rule or a close */
 
 static inline client_head *grad_head(const grad_step *s) { return s->client; }
 /* Has the server nothing from this client yet? */

@@ -171,7 +171,8 @@ om_status local_step(const fl_env *e, uint32_t id, void *client, const fl_oracle
                      double mu, const uint8_t *down, size_t down_n, buf *up, double *loss,
                      arena scratch, om_err *err)
 {
-    float *x = arena_alloc(&scratch, sizeof(float), 64, e->dim); /* wide registers like it */
+    float *x =
+        arena_alloc(&scratch, sizeof(float), 64, e->dim); /* wide registers like it */
     float *y = arena_alloc(&scratch, sizeof(float), 64, e->dim);
     float *g = arena_alloc(&scratch, sizeof(float), 64, e->dim);
     double mean_loss = 0;

@@ -31,7 +31,8 @@ enum {
     [LOCAL_BATCH] = {"batch", 32, 0, 1e9, "samples of a step; 0: all of them", NULL},      \
     [LOCAL_LR] = {"lr", 0.1, 0, 1e6, "learning rate of a client", NULL},                   \
     [LOCAL_CLIP] = {"clip", 0, 0, 1e9, "longest gradient of a step; 0: any", NULL},        \
-    [LOCAL_WEIGHTS] = {"weights", weights, 0, 1, "what a client counts for", "samples|equal"},   \
+    [LOCAL_WEIGHTS] = {"weights",      weights, 0, 1, "what a client counts for",          \
+                       "samples|equal"},                                                   \
     [LOCAL_FEEDBACK] = {"error_feedback",                                                  \
                         0,                                                                 \
                         0,                                                                 \

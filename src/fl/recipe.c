@@ -79,10 +79,10 @@ static om_status set_all(const param *table, const char *owner, double *p, str l
 static void fitting(const codec *c, unsigned flag, char *out, size_t cap)
 {
     static const char *const near[][2] = {
-        {"topk", "randk"},        {"toplek", "randk"},   {"randk", "topk"},
-        {"randseqk", "topk"},     {"permk", "topk"},     {"scaled-sign", "terngrad"},
-        {"sign", "scaled-sign"},  {"powersgd", "qsgd"},  {"rankr", "qsgd"},
-        {"topk-quantized", "randk"}, {"qsgd", "topk"},   {"natural", "topk"}};
+        {"topk", "randk"},           {"toplek", "randk"},  {"randk", "topk"},
+        {"randseqk", "topk"},        {"permk", "topk"},    {"scaled-sign", "terngrad"},
+        {"sign", "scaled-sign"},     {"powersgd", "qsgd"}, {"rankr", "qsgd"},
+        {"topk-quantized", "randk"}, {"qsgd", "topk"},     {"natural", "topk"}};
     size_t n = 0;
     const codec *first = NULL;
     for (size_t i = 0; i < countof(near) && !first; i++)
@@ -130,10 +130,11 @@ static om_status check_robust(const fl_recipe *r, om_err *err)
                     r->robust.row->name);
     if (aggregate_is_mean(&r->robust) || (r->algo->flags & FL_ROBUST))
         return OM_OK;
-    return fail(err, OM_EARG,
-                "%s adds messages up as they come, so aggregator %s cannot stand in for its "
-                "mean; nearest: fedavg",
-                r->algo->name, r->robust.row->name);
+    return fail(
+        err, OM_EARG,
+        "%s adds messages up as they come, so aggregator %s cannot stand in for its "
+        "mean; nearest: fedavg",
+        r->algo->name, r->robust.row->name);
 }
 
 om_status fl_recipe_robust(fl_recipe *r, str name, str params, om_err *err)
@@ -157,7 +158,8 @@ om_status fl_recipe_check(const fl_recipe *r, om_err *err)
 om_status fl_recipe_drive(fl_recipe *r, const fl_drive *d, om_err *err)
 {
     const fl_algo *a = r->algo;
-    if ((a->flags & FL_EVERY_CLIENT) && (d->asked < d->n_clients || d->least < d->n_clients))
+    if ((a->flags & FL_EVERY_CLIENT) &&
+        (d->asked < d->n_clients || d->least < d->n_clients))
         return fail(err, OM_EARG,
                     "%s needs every client in every round: set cohort.size and cohort.min "
                     "to %u and dropout to 0, or choose diana, dasha-pp or tamuna",

@@ -122,8 +122,8 @@ static bool refused(loop *l, uint32_t id, uint64_t samples, const uint8_t *up, s
     om_err err = {0};
     uint8_t *exact = mem_alloc(n); /* so that a sanitizer sees an overread */
     memcpy(exact, up, n);
-    om_status s = l->r.algo->server_recv(&l->e, l->server, id, samples, exact, n, scratch(l),
-                                         &err);
+    om_status s =
+        l->r.algo->server_recv(&l->e, l->server, id, samples, exact, n, scratch(l), &err);
     mem_free(exact);
     return s != OM_OK && err.msg[0];
 }
@@ -138,7 +138,8 @@ static void refusals(test *t)
         buf down = buf_growing(1 << 20);
         static const float bad[] = {NAN, INFINITY, -INFINITY};
         float zeros[DIM] = {0};
-        if (strcmp(settings[s].codec, "identity") != 0) /* the codecs have laws of their own */
+        if (strcmp(settings[s].codec, "identity") !=
+            0) /* the codecs have laws of their own */
             continue;
         loop_open_setting(t, &l, &settings[s]);
         size_t n = l.r.algo->server_bytes(&l.e);
@@ -167,8 +168,8 @@ static void refusals(test *t)
             buf_free(&wrong);
         }
         CHECK(t, memcmp(before, l.server, n) == 0);
-        CHECK_OK(t,
-                 l.r.algo->server_check(&l.e, 5, 10, five.data, five.len, zeros, &err), err);
+        CHECK_OK(t, l.r.algo->server_check(&l.e, 5, 10, five.data, five.len, zeros, &err),
+                 err);
         for (int i = 0; i < DIM; i++)
             CHECK(t, zeros[i] == 0);
         /* Finite but absurd: the round fails, the model stands. */
@@ -448,8 +449,9 @@ static void recipes(test *t)
         {"fedavg", "error_feedback=on", "randk", "", "contractive"},
         {"fedavg", "local_epochs=0", "identity", "", "train"},
         {"fedavg", "", "identity", "x=1", "no parameters"},
-        {"marina", "", "topk", "", "unbiased codec (E C(x) = x) and topk is not one; "
-                                   "nearest first: randk"},
+        {"marina", "", "topk", "",
+         "unbiased codec (E C(x) = x) and topk is not one; "
+         "nearest first: randk"},
         {"diana", "", "rankr", "", "nearest first: qsgd"},
         {"fedavg", "", "sign", "", "nearest first: scaled-sign"},
         {"ef21", "", "sign", "", "directions alone"},
@@ -493,10 +495,10 @@ static void drives(test *t)
     for (size_t i = 0; i < countof(rows); i++) {
         fl_recipe r;
         om_err err = {0};
-        CHECK_OK(t,
-                 fl_recipe_of(str_of(rows[i].algo), STR(""), STR("identity"), STR(""), &r,
-                              &err),
-                 err);
+        CHECK_OK(
+            t,
+            fl_recipe_of(str_of(rows[i].algo), STR(""), STR("identity"), STR(""), &r, &err),
+            err);
         om_status s = fl_recipe_drive(&r, &rows[i].drive, &err);
         CHECK(t, rows[i].says ? s != OM_OK && strstr(err.msg, rows[i].says) != NULL
                               : s == OM_OK);

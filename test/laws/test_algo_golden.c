@@ -1,6 +1,6 @@
-/* test_algo_golden.c - federated methods against models computed elsewhere: double-precision
- * NumPy from the papers' rules (test/golden/fl_golden.py), randomised methods included, as
- * the script draws the same random numbers. */
+/* test_algo_golden.c - federated methods against models computed elsewhere:
+ * double-precision NumPy from the papers' rules (test/golden/fl_golden.py), randomised
+ * methods included, as the script draws the same random numbers. */
 #include "fl/algo.h"
 #include "sim/sim.h"
 #include "test.h"
@@ -24,7 +24,8 @@ static om_status grad(void *ctx, const float *x, float *g, double *loss, om_err 
     return OM_OK;
 }
 
-static om_status client_of(void *ctx, uint32_t client, int worker, fl_oracle *out, om_err *err)
+static om_status client_of(void *ctx, uint32_t client, int worker, fl_oracle *out,
+                           om_err *err)
 {
     uint32_t *self = ctx;
     (void)worker, (void)err;
@@ -46,8 +47,13 @@ static void one(test *t, char *line)
     for (int i = 0; i < 4; i++)
         word[i] = strtok(i ? NULL : line, " ");
     kern_init(&k, 0);
-    sim_config c = {.dim = DIM, .n_clients = CLIENTS, .cohort = CLIENTS, .seed = 11, .k = &k,
-                    .make_oracle = client_of, .ctx = &self};
+    sim_config c = {.dim = DIM,
+                    .n_clients = CLIENTS,
+                    .cohort = CLIENTS,
+                    .seed = 11,
+                    .k = &k,
+                    .make_oracle = client_of,
+                    .ctx = &self};
     CHECK_OK(t,
              fl_recipe_of(str_of(word[0]), str_of(word[1]), str_of(word[2]),
                           str_of(word[3][0] == '-' ? "" : word[3]), &c.recipe, &err),

@@ -1,16 +1,17 @@
 /* test_algo_phishing.c - the federated algorithms on real data, against figures from
- * elsewhere: logistic regression on LIBSVM's phishing, 20 clients of 552 rows in file order,
- * lambda = 1e-3, from 0.  The constants, the golden gaps and the round counts come from
- * double-precision NumPy programs that share nothing with this code.  Deterministic methods
- * are held to the digits that single precision keeps, randomised ones to their number of
- * rounds. */
+ * elsewhere: logistic regression on LIBSVM's phishing, 20 clients of 552 rows in file
+ * order, lambda = 1e-3, from 0.  The constants, the golden gaps and the round counts come
+ * from double-precision NumPy programs that share nothing with this code.  Deterministic
+ * methods are held to the digits that single precision keeps, randomised ones to their
+ * number of rounds. */
 #include "fl/oracle/logistic.h"
 #include "sim/sim.h"
 #include "test.h"
 
 enum { CLIENTS = 20, ROWS = 552, FEATURES = 68, DIM = 69 };
 
-static const double smooth = 0.4120760707, smooth_rms = 0.415657825, smooth_max = 0.4188948887;
+static const double smooth = 0.4120760707, smooth_rms = 0.415657825,
+                    smooth_max = 0.4188948887;
 static const double smooth_row = 0.5009885368, least = 0.313511501734;
 
 typedef struct {
@@ -55,7 +56,8 @@ static void unload(problem *p)
     mem_free(p->label), mem_free(p->index), buf_free(&p->file);
 }
 
-static om_status client_of(void *ctx, uint32_t client, int worker, fl_oracle *out, om_err *err)
+static om_status client_of(void *ctx, uint32_t client, int worker, fl_oracle *out,
+                           om_err *err)
 {
     problem *p = ctx;
     (void)worker, (void)err;
@@ -63,7 +65,8 @@ static om_status client_of(void *ctx, uint32_t client, int worker, fl_oracle *ou
     return OM_OK;
 }
 
-/* f(x) - f*, and |grad f(x)|^2 if asked for: clients' single precision, their mean double. */
+/* f(x) - f*, and |grad f(x)|^2 if asked for: clients' single precision, their mean double.
+ */
 static double gap(test *t, problem *p, const float *x, double *slope)
 {
     double sum = 0, mean[DIM] = {0};
@@ -148,14 +151,40 @@ static void golden(test *t)
         uint32_t at[2];
         double gap[2], tolerance;
     } rows[] = {
-        {"dcgd", "identity", "", "", 0, {100, 1000}, {3.2785412200e-2, 3.2538289623e-6}, 2e-3},
-        {"fedavg", "identity", "", "batch=0,local_steps=1", 0, {100, 0}, {3.2785412200e-2, 0},
+        {"dcgd",
+         "identity",
+         "",
+         "",
+         0,
+         {100, 1000},
+         {3.2785412200e-2, 3.2538289623e-6},
+         2e-3},
+        {"fedavg",
+         "identity",
+         "",
+         "batch=0,local_steps=1",
+         0,
+         {100, 0},
+         {3.2785412200e-2, 0},
          1e-4},
         {"ef21", "identity", "", "", 0, {100, 0}, {3.2785412200e-2, 0}, 1e-4},
         {"marina", "identity", "", "p=1", 0, {100, 0}, {3.2785412200e-2, 0}, 1e-4},
-        {"ef21", "topk", "k=7", "", 1, {100, 1000}, {3.1284596164e-1, 8.7829183396e-2}, 1e-4},
-        {"3pc-v3", "topk", "k=7", "second=identity,zeta=1e9", 1, {100, 0},
-         {3.1284596164e-1, 0}, 1e-4},
+        {"ef21",
+         "topk",
+         "k=7",
+         "",
+         1,
+         {100, 1000},
+         {3.1284596164e-1, 8.7829183396e-2},
+         1e-4},
+        {"3pc-v3",
+         "topk",
+         "k=7",
+         "second=identity,zeta=1e9",
+         1,
+         {100, 0},
+         {3.1284596164e-1, 0},
+         1e-4},
     };
     double steps[] = {1 / smooth, ef21_step()};
     problem p;
@@ -167,8 +196,9 @@ static void golden(test *t)
     CHECK_NEAR(t, sqrt(slope), 0.104616630085, 1e-7);
     for (size_t i = 0; i < countof(rows); i++) {
         char params[100];
-        sim *s = start(t, &p, rows[i].algo, with_lr(params, steps[rows[i].step], rows[i].more),
-                       rows[i].codec, rows[i].codec_params);
+        sim *s =
+            start(t, &p, rows[i].algo, with_lr(params, steps[rows[i].step], rows[i].more),
+                  rows[i].codec, rows[i].codec_params);
         for (int k = 0; k < 2 && rows[i].at[k]; k++) {
             run(t, s, rows[i].at[k] - sim_rounds_done(s));
             double found = gap(t, &p, sim_model(s), NULL);
@@ -205,10 +235,11 @@ static void counts(test *t)
         snprintf(more, sizeof(more), "%s", rows[i].more);
         if (strstr(more, "p=") && !strstr(more, "p=0"))
             snprintf(more, sizeof(more), "%s%.4f", rows[i].more, locodl);
-        sim *s = start(t, &p, rows[i].algo, with_lr(params, rows[i].lr, more), rows[i].codec,
-                       rows[i].codec_params);
+        sim *s = start(t, &p, rows[i].algo, with_lr(params, rows[i].lr, more),
+                       rows[i].codec, rows[i].codec_params);
         uint32_t n = rounds_to(t, &p, s, rows[i].every, 2 * rows[i].reference);
-        if (!(n >= rows[i].low * rows[i].reference && n <= rows[i].high * rows[i].reference))
+        if (!(n >= rows[i].low * rows[i].reference &&
+              n <= rows[i].high * rows[i].reference))
             test_fail(t, __FILE__, __LINE__, "%s %s: %u rounds, the reference took %u",
                       rows[i].algo, params, n, rows[i].reference);
         sim_close(s);

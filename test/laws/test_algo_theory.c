@@ -15,69 +15,101 @@ static void coincide(test *t)
         double apart; /* 0: to the bit */
     } rows[] = {
         {{"dcgd", "lr=0.5", "identity", "", 0, 0},
-         {"fedavg", "lr=0.5,batch=0,local_steps=1,weights=equal", "identity", "", 0, 0}, 2e-5},
+         {"fedavg", "lr=0.5,batch=0,local_steps=1,weights=equal", "identity", "", 0, 0},
+         2e-5},
         {{"ef21", "lr=0.5", "identity", "", 0, 0},
-         {"dcgd", "lr=0.5", "identity", "", 0, 0}, 2e-5},
+         {"dcgd", "lr=0.5", "identity", "", 0, 0},
+         2e-5},
         {{"ef21-hb", "lr=0.3,server_momentum=0", "topk", "ratio=0.2", 0, 0},
-         {"ef21", "lr=0.3", "topk", "ratio=0.2", 0, 0}, 0},
+         {"ef21", "lr=0.3", "topk", "ratio=0.2", 0, 0},
+         0},
         {{"ef21-pp", "lr=0.3,participation=1", "topk", "ratio=0.2", 0, 0},
-         {"ef21", "lr=0.3", "topk", "ratio=0.2", 0, 0}, 0},
+         {"ef21", "lr=0.3", "topk", "ratio=0.2", 0, 0},
+         0},
         {{"ef21-sgdm", "lr=0.3,eta=1", "topk", "ratio=0.2", 0, 0},
-         {"ef21", "lr=0.3", "topk", "ratio=0.2", 0, 0}, 0},
+         {"ef21", "lr=0.3", "topk", "ratio=0.2", 0, 0},
+         0},
         {{"ef21-p", "lr=0.3,down=identity", "topk", "ratio=0.2", 0, 0},
-         {"ef21", "lr=0.3", "topk", "ratio=0.2", 0, 0}, 1e-4},
+         {"ef21", "lr=0.3", "topk", "ratio=0.2", 0, 0},
+         1e-4},
         {{"ef21-bc", "lr=0.3,down=identity", "topk", "ratio=0.2", 0, 0},
-         {"ef21", "lr=0.3", "topk", "ratio=0.2", 0, 0}, 1e-4},
+         {"ef21", "lr=0.3", "topk", "ratio=0.2", 0, 0},
+         1e-4},
         {{"diana", "lr=0.5", "identity", "", 0, 0},
-         {"dcgd", "lr=0.5", "identity", "", 0, 0}, 2e-5},
+         {"dcgd", "lr=0.5", "identity", "", 0, 0},
+         2e-5},
         {{"lag", "lr=0.5,zeta=0", "identity", "", 0, 0},
-         {"dcgd", "lr=0.5", "identity", "", 0, 0}, 2e-5},
+         {"dcgd", "lr=0.5", "identity", "", 0, 0},
+         2e-5},
         {{"clag", "lr=0.3,zeta=0", "topk", "ratio=0.2", 0, 0},
-         {"ef21", "lr=0.3", "topk", "ratio=0.2", 0, 0}, 0},
+         {"ef21", "lr=0.3", "topk", "ratio=0.2", 0, 0},
+         0},
         {{"3pc-v1", "lr=0.5", "identity", "", 0, 0},
-         {"dcgd", "lr=0.5", "identity", "", 0, 0}, 2e-5},
+         {"dcgd", "lr=0.5", "identity", "", 0, 0},
+         2e-5},
         {{"3pc-v2", "lr=0.5", "identity", "", 0, 0},
-         {"dcgd", "lr=0.5", "identity", "", 0, 0}, 2e-5},
+         {"dcgd", "lr=0.5", "identity", "", 0, 0},
+         2e-5},
         {{"3pc-v3", "lr=0.3,zeta=1e9", "topk", "ratio=0.2", 0, 0},
-         {"ef21", "lr=0.3", "topk", "ratio=0.2", 0, 0}, 0},
+         {"ef21", "lr=0.3", "topk", "ratio=0.2", 0, 0},
+         0},
         {{"3pc-v4", "lr=0.5,second=identity", "topk", "ratio=0.2", 0, 0},
-         {"dcgd", "lr=0.5", "identity", "", 0, 0}, 2e-5},
+         {"dcgd", "lr=0.5", "identity", "", 0, 0},
+         2e-5},
         {{"3pc-v5", "lr=0.5,p=1", "topk", "ratio=0.2", 0, 0},
-         {"dcgd", "lr=0.5", "identity", "", 0, 0}, 2e-5},
+         {"dcgd", "lr=0.5", "identity", "", 0, 0},
+         2e-5},
         {{"marina", "lr=0.5,p=1", "randk", "ratio=0.2", 0, 0},
-         {"dcgd", "lr=0.5", "identity", "", 0, 0}, 2e-5},
+         {"dcgd", "lr=0.5", "identity", "", 0, 0},
+         2e-5},
         {{"marina", "lr=0.5", "identity", "", 0, 0},
-         {"dcgd", "lr=0.5", "identity", "", 0, 0}, 2e-5},
+         {"dcgd", "lr=0.5", "identity", "", 0, 0},
+         2e-5},
         {{"vr-marina", "lr=0.4,batch=0", "randk", "ratio=0.3", 0, 0},
-         {"marina", "lr=0.4", "randk", "ratio=0.3", 0, 0}, 0},
+         {"marina", "lr=0.4", "randk", "ratio=0.3", 0, 0},
+         0},
         {{"dasha", "lr=0.5", "identity", "", 0, 0},
-         {"dcgd", "lr=0.5", "identity", "", 0, 0}, 2e-5},
+         {"dcgd", "lr=0.5", "identity", "", 0, 0},
+         2e-5},
         {{"dasha-pp", "lr=0.3", "randk", "ratio=0.5", 0, 0},
-         {"dasha-pp", "lr=0.3,participation=1", "randk", "ratio=0.5", 0, 0}, 0},
+         {"dasha-pp", "lr=0.3,participation=1", "randk", "ratio=0.5", 0, 0},
+         0},
         {{"dasha-page", "lr=0.3,p=1", "randk", "ratio=0.5", 0, 0},
-         {"dasha", "lr=0.3", "randk", "ratio=0.5", 0, 0}, 0},
+         {"dasha", "lr=0.3", "randk", "ratio=0.5", 0, 0},
+         0},
         {{"proxskip", "lr=0.5,p=1", "identity", "", 0, 0},
-         {"dcgd", "lr=0.5", "identity", "", 0, 0}, 2e-5},
+         {"dcgd", "lr=0.5", "identity", "", 0, 0},
+         2e-5},
         {{"compressed-scaffnew", "lr=0.5,p=0.4,s=10", "identity", "", 0, 0},
-         {"proxskip", "lr=0.5,p=0.4", "identity", "", 0, 0}, 0},
+         {"proxskip", "lr=0.5,p=0.4", "identity", "", 0, 0},
+         0},
         {{"tamuna", "lr=0.5,p=0.4,s=3", "identity", "", 0, 0},
-         {"compressed-scaffnew", "lr=0.5,p=0.4,s=3", "identity", "", 0, 0}, 0},
+         {"compressed-scaffnew", "lr=0.5,p=0.4,s=3", "identity", "", 0, 0},
+         0},
         {{"bicolor", "lr=0.9,p=0.4,down=identity", "randk", "ratio=0.3", 0, 0},
-         {"locodl", "lr=0.9,p=0.4", "randk", "ratio=0.3", 0, 0}, 2e-5},
+         {"locodl", "lr=0.9,p=0.4", "randk", "ratio=0.3", 0, 0},
+         2e-5},
         {{"svrg", "lr=0.5,batch=1000", "identity", "", 0, 0},
-         {"dcgd", "lr=0.5", "identity", "", 0, 0}, 2e-5},
+         {"dcgd", "lr=0.5", "identity", "", 0, 0},
+         2e-5},
         {{"l-svrg", "lr=0.5,p=1,batch=10", "identity", "", 0, 0},
-         {"dcgd", "lr=0.5", "identity", "", 0, 0}, 2e-5},
+         {"dcgd", "lr=0.5", "identity", "", 0, 0},
+         2e-5},
         {{"saga", "lr=0.5,blocks=1", "identity", "", 0, 0},
-         {"dcgd", "lr=0.5", "identity", "", 0, 0}, 2e-5},
+         {"dcgd", "lr=0.5", "identity", "", 0, 0},
+         2e-5},
         {{"page", "lr=0.5,p=1", "identity", "", 0, 0},
-         {"dcgd", "lr=0.5", "identity", "", 0, 0}, 2e-5},
+         {"dcgd", "lr=0.5", "identity", "", 0, 0},
+         2e-5},
         {{"fedavgm", "lr=0.1,server_momentum=0", "qsgd", "", 0, 0},
-         {"fedavg", "lr=0.1", "qsgd", "", 0, 0}, 0},
+         {"fedavg", "lr=0.1", "qsgd", "", 0, 0},
+         0},
         {{"fednova", "lr=0.1,batch=10", "identity", "", 0, 0},
-         {"fedavg", "lr=0.1,batch=10", "identity", "", 0, 0}, 2e-5},
+         {"fedavg", "lr=0.1,batch=10", "identity", "", 0, 0},
+         2e-5},
         {{"scaffold", "lr=0.5,batch=0,local_steps=1", "identity", "", 0, 0},
-         {"dcgd", "lr=0.5", "identity", "", 0, 0}, 2e-5},
+         {"dcgd", "lr=0.5", "identity", "", 0, 0},
+         2e-5},
     };
     for (size_t i = 0; i < countof(rows); i++) {
         loop a, b;
@@ -117,7 +149,8 @@ static double off_mean(loop *l, const float *server, uint32_t vector, double sca
     for (size_t j = 0; j < DIM; j++) {
         double sum = 0;
         for (uint32_t i = 0; i < N; i++)
-            sum += (double)client_vector(&l->e, l->clients + i * l->client_stride, vector)[j];
+            sum +=
+                (double)client_vector(&l->e, l->clients + i * l->client_stride, vector)[j];
         worst = fmax(worst, fabs(sum / N * scale - (server ? (double)server[j] : 0)));
     }
     return worst;
@@ -164,7 +197,8 @@ static void tracked_means(test *t)
             worst = fmax(worst, off_mean(&l, server, rows[r].client, 1));
         }
         if (!(worst < 2e-5))
-            test_fail(t, __FILE__, __LINE__, "%s: off the mean by %g", rows[r].s.algo, worst);
+            test_fail(t, __FILE__, __LINE__, "%s: off the mean by %g", rows[r].s.algo,
+                      worst);
         loop_close(&l);
     }
 }
@@ -242,8 +276,8 @@ static void ef21_lyapunov(test *t)
 {
     static const struct {
         const char *codec, *params;
-    } rows[] = {{"topk", "ratio=0.1"}, {"topk", "ratio=0.5"}, {"rankr", ""},
-                {"scaled-sign", ""}};
+    } rows[] = {
+        {"topk", "ratio=0.1"}, {"topk", "ratio=0.5"}, {"rankr", ""}, {"scaled-sign", ""}};
     for (size_t r = 0; r < countof(rows); r++) {
         loop l;
         char params[60];
@@ -268,8 +302,8 @@ static void ef21_lyapunov(test *t)
     }
 }
 
-/* The three-point inequality |C_{h,y}(z) - z|^2 <= (1 - A) |h - y|^2 + B |z - y|^2, client by
- * client along runs, for the maps that Top-K makes deterministic. */
+/* The three-point inequality |C_{h,y}(z) - z|^2 <= (1 - A) |h - y|^2 + B |z - y|^2, client
+ * by client along runs, for the maps that Top-K makes deterministic. */
 static void three_points(test *t)
 {
     enum { K = 5 };
@@ -283,8 +317,10 @@ static void three_points(test *t)
         {{"clag", "lr=0.3,zeta=2", "topk", "k=5", 0, 0}, s, fmax(b, 2)},
         {{"3pc-v1", "lr=0.3", "topk", "k=5", 0, 0}, 1, 1 - a},
         {{"3pc-v3", "lr=0.3,zeta=2,second_ratio=0.2083", "topk", "k=5", 0, 0},
-         1 - (1 - a) * (1 - s), (1 - a) * fmax(b, 2)},
-        {{"3pc-v4", "lr=0.3,second_ratio=0.2083", "topk", "k=5", 0, 0}, two,
+         1 - (1 - a) * (1 - s),
+         (1 - a) * fmax(b, 2)},
+        {{"3pc-v4", "lr=0.3,second_ratio=0.2083", "topk", "k=5", 0, 0},
+         two,
          (1 - both) / two},
     };
     for (size_t r = 0; r < countof(rows); r++) {
@@ -301,11 +337,13 @@ static void three_points(test *t)
             round_of(t, &l, NULL);
             for (uint32_t i = 0; i < N; i++) {
                 char *c = l.clients + i * l.client_stride;
-                const float *now = client_vector(&l.e, c, 0), *z = client_vector(&l.e, c, 1);
+                const float *now = client_vector(&l.e, c, 0),
+                            *z = client_vector(&l.e, c, 1);
                 double left = distance(now, z), hy = distance(h[i], y[i]);
                 double zy = distance(z, y[i]);
                 CHECK(t, left * left <=
-                             ((1 - rows[r].a) * hy * hy + rows[r].b * zy * zy) * 1.0001 + 1e-9);
+                             ((1 - rows[r].a) * hy * hy + rows[r].b * zy * zy) * 1.0001 +
+                                 1e-9);
             }
         }
         loop_close(&l);
@@ -383,13 +421,25 @@ static void floors(test *t)
         double noise, less;
     } rows[] = {
         {{"dcgd", "lr=0.2", "randk", "ratio=0.3", 0, 0},
-         {"diana", "lr=0.2", "randk", "ratio=0.3", 0, 0}, 800, 0, 1e-3},
+         {"diana", "lr=0.2", "randk", "ratio=0.3", 0, 0},
+         800,
+         0,
+         1e-3},
         {{"fedavg", "lr=0.2,batch=0,local_steps=20", "identity", "", 0, 0},
-         {"scaffold", "lr=0.2,batch=0,local_steps=20", "identity", "", 0, 0}, 400, 0, 1e-3},
+         {"scaffold", "lr=0.2,batch=0,local_steps=20", "identity", "", 0, 0},
+         400,
+         0,
+         1e-3},
         {{"fedavg", "lr=0.2,batch=0,local_steps=20", "identity", "", 0, 0},
-         {"proxskip", "lr=0.9,p=0.2", "identity", "", 0, 0}, 400, 0, 1e-3},
+         {"proxskip", "lr=0.9,p=0.2", "identity", "", 0, 0},
+         400,
+         0,
+         1e-3},
         {{"ef21", "lr=0.1,batch=1", "topk", "ratio=0.1", 0, 0},
-         {"ef21-sgdm", "lr=0.1,batch=1,eta=0.05", "topk", "ratio=0.1", 0, 0}, 1500, 2, 0.5},
+         {"ef21-sgdm", "lr=0.1,batch=1,eta=0.05", "topk", "ratio=0.1", 0, 0},
+         1500,
+         2,
+         0.5},
     };
     for (size_t r = 0; r < countof(rows); r++) {
         quadratic_config c = even;
@@ -514,7 +564,8 @@ int main(int argc, char **argv)
         {"three_points", "the 3PC inequality along runs", three_points},
         {"proxskip_rate", "rounds grow with the root of kappa", proxskip_rate},
         {"proxskip_lyapunov", "contraction of theory", proxskip_lyapunov},
-        {"floors", "diana, scaffold, proxskip, ef21-sgdm pass their relatives' floor", floors},
+        {"floors", "diana, scaffold, proxskip, ef21-sgdm pass their relatives' floor",
+         floors},
         {"fednova_unlike_steps", "FedNova's optimum is f's", fednova_unlike_steps},
         {"ways_down", "compressed ways down stay in step", ways_down},
         {"missed_difference", "a lost state is noticed", missed_difference},

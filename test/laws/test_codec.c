@@ -123,8 +123,7 @@ static void all_listed(test *t)
             tried |= strcmp(settings[j][0], codecs[i]->name) == 0;
         CHECK(t, tried);
         CHECK(t, codecs[i]->summary && codecs[i]->source);
-        CHECK(t, codecs[i]->flags &
-                     (CODEC_UNBIASED | CODEC_CONTRACTIVE | CODEC_DIRECTION));
+        CHECK(t, codecs[i]->flags & (CODEC_UNBIASED | CODEC_CONTRACTIVE | CODEC_DIRECTION));
         CHECK(t, !!(codecs[i]->flags & CODEC_UNBIASED) == !!codecs[i]->omega);
         CHECK(t, !!(codecs[i]->flags & CODEC_CONTRACTIVE) == !!codecs[i]->alpha);
     }
@@ -338,7 +337,8 @@ static bool keeps_values(const subject *s)
     return false;
 }
 
-/* Zero is a fixed point of every codec (of sign: on average); the largest floats survive. */
+/* Zero is a fixed point of every codec (of sign: on average); the largest floats survive.
+ */
 static void zero_and_huge(test *t)
 {
     float x[64], y[64];
@@ -463,12 +463,12 @@ static void exact_constants(test *t)
         const char *codec, *params;
         double loss, tolerance;
     } rows[] = {
-        {"randseqk", "ratio=0.25", 3, 0.15},     /* d/K - 1 */
-        {"bernoulli", "p=0.3", 7.0 / 3, 0.1},    /* 1/p - 1 */
+        {"randseqk", "ratio=0.25", 3, 0.15},  /* d/K - 1 */
+        {"bernoulli", "p=0.3", 7.0 / 3, 0.1}, /* 1/p - 1 */
         {"bernoulli", "p=0.3 what=vector", 7.0 / 3, 0.1},
-        {"permk", "clients=4", 3, 0.15},         /* n - 1 */
-        {"permk", "clients=7", 6, 0.3},          /* n - 1, d not a multiple of n */
-        {"toplek", "ratio=0.1", 0.9, 0.005},     /* 1 - K/d */
+        {"permk", "clients=4", 3, 0.15},     /* n - 1 */
+        {"permk", "clients=7", 6, 0.3},      /* n - 1, d not a multiple of n */
+        {"toplek", "ratio=0.1", 0.9, 0.005}, /* 1 - K/d */
     };
     float x[SMALL];
     random_vector(x, SMALL, 5);
@@ -507,8 +507,8 @@ static void exact_constants(test *t)
     random_vector(x, SMALL, 6);
     for (size_t i = 0; i < SMALL; i++)
         one += fabs((double)x[i]);
-    CHECK_NEAR(t, loss_of(t, &s, x, SMALL, 1), 1 - one * one / SMALL / square(x, NULL, SMALL),
-               1e-6);
+    CHECK_NEAR(t, loss_of(t, &s, x, SMALL, 1),
+               1 - one * one / SMALL / square(x, NULL, SMALL), 1e-6);
     mem_free(s.memory);
 }
 
@@ -612,7 +612,8 @@ static void low_rank(test *t)
     for (size_t c = 0; c < N; c++)
         for (size_t i = 0; i < N; i++)
             for (size_t j = 0; j < N; j++) {
-                int u = __builtin_popcountl(c & i) & 1, v = __builtin_popcountl((c ^ 5) & j) & 1;
+                int u = __builtin_popcountl(c & i) & 1,
+                    v = __builtin_popcountl((c ^ 5) & j) & 1;
                 x[i * N + j] += sigma[c] * (u ? -1.0f : 1.0f) * (v ? -1.0f : 1.0f) / N;
             }
     for (size_t c = 0; c < N; c++) {

@@ -1,5 +1,5 @@
-/* test_oracle.c - the clients' problems against finite differences: value, gradient, Hessian
- * times vector and Hessian agree with one another, for every convex oracle. */
+/* test_oracle.c - the clients' problems against finite differences: value, gradient,
+ * Hessian times vector and Hessian agree with one another, for every convex oracle. */
 #include "fl/oracle/logistic.h"
 #include "fl/oracle/multinomial.h"
 #include "fl/oracle/quadratic.h"
@@ -73,7 +73,8 @@ static void agree(test *t, const fl_oracle *f)
         CHECK_NEAR(t, loss, value, 1e-9 * (1 + value));
         CHECK_OK(t, f->value(f->ctx, up, &hi, &err), err);
         CHECK_OK(t, f->value(f->ctx, dn, &lo, &err), err);
-        CHECK_NEAR(t, (hi - lo) / (2 * step), dot(g, v, d), 2e-3 * (1 + fabs(dot(g, v, d))));
+        CHECK_NEAR(t, (hi - lo) / (2 * step), dot(g, v, d),
+                   2e-3 * (1 + fabs(dot(g, v, d))));
         CHECK_OK(t, f->grad(f->ctx, up, gu, NULL, &err), err);
         CHECK_OK(t, f->grad(f->ctx, dn, gd, NULL, &err), err);
         CHECK_OK(t, f->hvp(f->ctx, x, v, hv, &err), err);
@@ -194,8 +195,8 @@ static void quadratic_agrees(test *t)
     quadratic *q;
     om_err err = {0};
     fl_oracle f;
-    quadratic_config c = {.dim = 20, .n_clients = 3, .mu = 0.1, .smooth = 1,
-                          .heterogeneity = 1, .seed = 2};
+    quadratic_config c = {
+        .dim = 20, .n_clients = 3, .mu = 0.1, .smooth = 1, .heterogeneity = 1, .seed = 2};
     CHECK_OK(t, quadratic_open(&c, &q, &err), err);
     quadratic_oracle(q, 1, &f);
     agree(t, &f);

@@ -23,11 +23,16 @@ enum { A = GRAD_PARAMS, P, B };
 enum { G, H, LAST_X }; /* client vectors */
 enum { COIN = 4, COIN_PP = 5 };
 
-#define LR_ROW {"lr", 0.1, 0, 1e6, "step along the estimate of the gradient", NULL}
-#define A_ROW {"a", 0, 0, 1, "pull towards h; 0: 1 / (2 omega + 1)", NULL}
+#define LR_ROW                                                                             \
+    {                                                                                      \
+        "lr", 0.1, 0, 1e6, "step along the estimate of the gradient", NULL                 \
+    }
+#define A_ROW                                                                              \
+    {                                                                                      \
+        "a", 0, 0, 1, "pull towards h; 0: 1 / (2 omega + 1)", NULL                         \
+    }
 
-static const param params[] = {
-    FL_GRAD_PARAMS, [A] = A_ROW, {NULL, 0, 0, 0, NULL, NULL}};
+static const param params[] = {FL_GRAD_PARAMS, [A] = A_ROW, {NULL, 0, 0, 0, NULL, NULL}};
 static const param params_page[] = {
     [GRAD_LR] = LR_ROW,
     [GRAD_BATCH] = {"batch", 32, 1, 1e9, "samples of a difference", NULL},
@@ -158,28 +163,29 @@ static om_status server_close(const fl_env *e, void *server, arena scratch, om_e
     return grad_track(e, server, e->n_clients, e->p[GRAD_LR], scratch, err);
 }
 
-#define DASHA_ROW(symbol, name_, summary_, source_, params_, step_) \
-    const fl_algo symbol = {                                        \
-        .name = name_,                                              \
-        .summary = summary_,                                        \
-        .source = source_,                                          \
-        .flags = FL_CLIENT_STATE | FL_NEEDS_UNBIASED,               \
-        .params = params_,                                          \
-        .server_bytes = server_bytes,                               \
-        .client_bytes = client_bytes,                               \
-        .scratch_bytes = scratch_bytes,                             \
-        .up_bound = up_bound_of,                                    \
-        .down_bound = average_down_bound,                           \
-        .server_open = average_open,                                \
-        .server_begin = average_begin,                              \
-        .client_step = step_,                                       \
-        .server_recv = grad_recv,                                   \
-        .server_check = grad_check,                                 \
-        .server_close = server_close,                               \
-        .model = average_model,                                     \
+#define DASHA_ROW(symbol, name_, summary_, source_, params_, step_)                        \
+    const fl_algo symbol = {                                                               \
+        .name = name_,                                                                     \
+        .summary = summary_,                                                               \
+        .source = source_,                                                                 \
+        .flags = FL_CLIENT_STATE | FL_NEEDS_UNBIASED,                                      \
+        .params = params_,                                                                 \
+        .server_bytes = server_bytes,                                                      \
+        .client_bytes = client_bytes,                                                      \
+        .scratch_bytes = scratch_bytes,                                                    \
+        .up_bound = up_bound_of,                                                           \
+        .down_bound = average_down_bound,                                                  \
+        .server_open = average_open,                                                       \
+        .server_begin = average_begin,                                                     \
+        .client_step = step_,                                                              \
+        .server_recv = grad_recv,                                                          \
+        .server_check = grad_check,                                                        \
+        .server_close = server_close,                                                      \
+        .model = average_model,                                                            \
     }
 
-DASHA_ROW(fl_dasha, "dasha", "compressed differences, never a whole gradient after the first",
+DASHA_ROW(fl_dasha, "dasha",
+          "compressed differences, never a whole gradient after the first",
           "Tyurin, Richtarik, ICLR 2023, arXiv 2202.01268", params, step);
 DASHA_ROW(fl_dasha_page, "dasha-page", "DASHA over minibatches, finite sums",
           "Tyurin, Richtarik, ICLR 2023, arXiv 2202.01268", params_page, step_page);

@@ -5,8 +5,8 @@
  *
  * E g = grad f(x); h is the mean of the h_i, and h_i tends to grad f_i(x*), so the noise of
  * compression dies out and the method converges linearly to x* itself where dcgd stalls.
- * alpha = 1 / (1 + omega) unless set; theory: lr = 1 / (L (1 + 6 omega / n)).  With a cohort
- * smaller than the population, the mean is over who answered and only they move. */
+ * alpha = 1 / (1 + omega) unless set; theory: lr = 1 / (L (1 + 6 omega / n)).  With a
+ * cohort smaller than the population, the mean is over who answered and only they move. */
 #include "fl/grad.h"
 
 enum { ALPHA = GRAD_PARAMS };
@@ -39,7 +39,8 @@ GRAD_CLIENT(client_step, rule)
 static om_status server_close(const fl_env *e, void *server, arena scratch, om_err *err)
 {
     float *q, *h = average_vector(e, server, H_SERVER);
-    float *g = arena_new(&scratch, float, e->dim), *next = arena_new(&scratch, float, e->dim);
+    float *g = arena_new(&scratch, float, e->dim),
+          *next = arena_new(&scratch, float, e->dim);
     float a = (float)(alpha(e) * (double)average_received(server) / e->n_clients);
     TRY(average_mean(e, server, &q, err));
     if (!q)

@@ -4,11 +4,11 @@
  *     client i:  c_i = C(grad f_i(x) - g_i);  g_i += c_i;  sends c_i
  *     server:    g += (1/n) sum_i c_i
  *
- * C is contractive; an unbiased Q serves as Q / (1 + omega).  Each g_i tends to the gradient
- * it follows, so what is compressed tends to zero, and on smooth functions the method has
- * the rate of gradient descent.  g stays the mean of the g_i through absences, because who
- * does not answer does not move its g_i.  First messages are whole gradients (init=full),
- * or g_i begins at zero.
+ * C is contractive; an unbiased Q serves as Q / (1 + omega).  Each g_i tends to the
+ * gradient it follows, so what is compressed tends to zero, and on smooth functions the
+ * method has the rate of gradient descent.  g stays the mean of the g_i through absences,
+ * because who does not answer does not move its g_i.  First messages are whole gradients
+ * (init=full), or g_i begins at zero.
  *
  *     ef21-hb     heavy ball:  v = momentum v + g;  x -= lr v
  *     ef21-pp     partial participation: a client answers with probability `participation`
@@ -29,14 +29,21 @@ enum { COIN = 1 };
 
 #define EF21_PARAMS(heavy, participation, eta)                                             \
     {                                                                                      \
-        FL_GRAD_PARAMS,                                                                    \
-        [INIT] = {"init", FULL, 0, 1, "a client's first message", "full|zero"},            \
-        [HEAVY] = {"server_momentum", heavy, 0, 0.999999, "of the heavy ball", NULL},      \
-        [PARTICIPATION] = {"participation", participation, 1e-6, 1,                        \
-                           "probability that a client answers", NULL},                     \
-        [ETA] = {"eta", eta, 1e-6, 1, "new part of the client's momentum", NULL},          \
-        [TWICE] = {"twice", 0, 0, 1, "momentum of the momentum", "no|yes"},                \
-        {NULL, 0, 0, 0, NULL, NULL},                                                       \
+        FL_GRAD_PARAMS, [INIT] = {"init",     FULL, 0, 1, "a client's first message",      \
+                                  "full|zero"},                                            \
+                        [HEAVY] = {"server_momentum",   heavy, 0, 0.999999,                \
+                                   "of the heavy ball", NULL},                             \
+                        [PARTICIPATION] = {"participation",                                \
+                                           participation,                                  \
+                                           1e-6,                                           \
+                                           1,                                              \
+                                           "probability that a client answers",            \
+                                           NULL},                                          \
+                        [ETA] = {"eta", eta, 1e-6, 1, "new part of the client's momentum", \
+                                 NULL},                                                    \
+                        [TWICE] =                                                          \
+                            {"twice", 0, 0, 1, "momentum of the momentum", "no|yes"},      \
+                        {NULL, 0, 0, 0, NULL, NULL},                                       \
     }
 
 static const param params[] = EF21_PARAMS(0, 1, 1);
@@ -49,7 +56,10 @@ static size_t client_bytes(const fl_env *e)
     return client_bytes_of(e, e->p[ETA] < 1 ? 2 + (e->p[TWICE] > 0.5) : 1);
 }
 
-static size_t server_bytes(const fl_env *e) { return average_bytes(e, 1 + (e->p[HEAVY] > 0)); }
+static size_t server_bytes(const fl_env *e)
+{
+    return average_bytes(e, 1 + (e->p[HEAVY] > 0));
+}
 
 /* v = (1 - eta) v + eta w; the first time v = w. */
 static const float *filter(grad_step *s, uint32_t vector, const float *w)
@@ -85,7 +95,8 @@ GRAD_CLIENT(client_step, rule)
 static om_status heavy_ball(const fl_env *e, void *server, arena scratch, om_err *err)
 {
     float *sum, *g = average_vector(e, server, 2), *v = average_vector(e, server, 3);
-    float *now = arena_new(&scratch, float, e->dim), *along = arena_new(&scratch, float, e->dim);
+    float *now = arena_new(&scratch, float, e->dim),
+          *along = arena_new(&scratch, float, e->dim);
     float keep = (float)e->p[HEAVY];
     TRY(average_sum(e, server, e->n_clients, &sum, err));
     if (!sum)
@@ -107,25 +118,25 @@ static om_status server_close(const fl_env *e, void *server, arena scratch, om_e
     return grad_track(e, server, e->n_clients, e->p[GRAD_LR], scratch, err);
 }
 
-#define EF21_ROW(symbol, name_, summary_, source_, params_) \
-    const fl_algo symbol = {                                \
-        .name = name_,                                      \
-        .summary = summary_,                                \
-        .source = source_,                                  \
-        .flags = FL_CLIENT_STATE,                           \
-        .params = params_,                                  \
-        .server_bytes = server_bytes,                       \
-        .client_bytes = client_bytes,                       \
-        .scratch_bytes = grad_scratch_bytes,                \
-        .up_bound = up_bound_of,                            \
-        .down_bound = average_down_bound,                   \
-        .server_open = average_open,                        \
-        .server_begin = average_begin,                      \
-        .client_step = client_step,                         \
-        .server_recv = grad_recv_scaled,                    \
-        .server_check = grad_check,                         \
-        .server_close = server_close,                       \
-        .model = average_model,                             \
+#define EF21_ROW(symbol, name_, summary_, source_, params_)                                \
+    const fl_algo symbol = {                                                               \
+        .name = name_,                                                                     \
+        .summary = summary_,                                                               \
+        .source = source_,                                                                 \
+        .flags = FL_CLIENT_STATE,                                                          \
+        .params = params_,                                                                 \
+        .server_bytes = server_bytes,                                                      \
+        .client_bytes = client_bytes,                                                      \
+        .scratch_bytes = grad_scratch_bytes,                                               \
+        .up_bound = up_bound_of,                                                           \
+        .down_bound = average_down_bound,                                                  \
+        .server_open = average_open,                                                       \
+        .server_begin = average_begin,                                                     \
+        .client_step = client_step,                                                        \
+        .server_recv = grad_recv_scaled,                                                   \
+        .server_check = grad_check,                                                        \
+        .server_close = server_close,                                                      \
+        .model = average_model,                                                            \
     }
 
 EF21_ROW(fl_ef21, "ef21", "compressed differences to a learnt gradient",

@@ -7,14 +7,14 @@
  *
  * In both the clients' side is EF21's (ef21.c), with codec up; `down` and `down_ratio` say
  * what goes down (side.h: whole vectors in round 0 and after a round that somebody missed).
- * With down=identity both are EF21.  theory for ef21-p with exact gradients: lr of the order
- * alpha / (16 L). */
+ * With down=identity both are EF21.  theory for ef21-p with exact gradients: lr of the
+ * order alpha / (16 L). */
 #include "fl/side.h"
 #include "codec/wire.h"
 
 enum { DOWN = GRAD_PARAMS, DOWN_RATIO };
-enum { SUM = 1, G, MIRROR, BEFORE };      /* server vectors */
-enum { CLIENT_G, CLIENT_W, CLIENT_B };    /* client vectors */
+enum { SUM = 1, G, MIRROR, BEFORE };   /* server vectors */
+enum { CLIENT_G, CLIENT_W, CLIENT_B }; /* client vectors */
 
 static const param params[] = {
     FL_GRAD_PARAMS,
@@ -23,7 +23,10 @@ static const param params[] = {
     {NULL, 0, 0, 0, NULL, NULL},
 };
 
-static side_codec down_codec(const fl_env *e) { return side_of(e->p[DOWN], e->p[DOWN_RATIO]); }
+static side_codec down_codec(const fl_env *e)
+{
+    return side_of(e->p[DOWN], e->p[DOWN_RATIO]);
+}
 
 static size_t scratch_bytes(const fl_env *e)
 {
@@ -204,7 +207,8 @@ static om_status bc_close(const fl_env *e, void *server, arena scratch, om_err *
     side_codec c = down_codec(e);
     bool everyone = average_received(server) == e->n_clients;
     float *g = average_vector(e, server, G), *b = average_vector(e, server, MIRROR);
-    float *now = arena_new(&scratch, float, e->dim), *next = arena_new(&scratch, float, e->dim);
+    float *now = arena_new(&scratch, float, e->dim),
+          *next = arena_new(&scratch, float, e->dim);
     float *delta = arena_new(&scratch, float, e->dim), *sum;
     TRY(average_sum(e, server, e->n_clients, &sum, err));
     if (!sum)

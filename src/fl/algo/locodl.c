@@ -16,26 +16,33 @@
  *
  * Down message: x_0 in round 0, then d.  The model is y.
  *
- * bicolor sends C_down(d + e) with e = d + e - C_down(d + e), the server's memory of what it
- * held back, and that takes the place of d in every line: then (1/n) sum u_i + v is a
- * multiple of e, which vanishes with d, so the fixed point is still the optimum; without the
- * memory it would not be.  It is in the style of BiCoLoR (Condat, Maranjyan, Richtarik 2026,
- * arXiv 2601.12400), which proves acceleration for unbiased codecs both ways; the memory is
- * this program's way to the same end, and its rate is measured, not proven. */
+ * bicolor sends C_down(d + e) with e = d + e - C_down(d + e), the server's memory of what
+ * it held back, and that takes the place of d in every line: then (1/n) sum u_i + v is a
+ * multiple of e, which vanishes with d, so the fixed point is still the optimum; without
+ * the memory it would not be.  It is in the style of BiCoLoR (Condat, Maranjyan, Richtarik
+ * 2026, arXiv 2601.12400), which proves acceleration for unbiased codecs both ways; the
+ * memory is this program's way to the same end, and its rate is measured, not proven. */
 #include "codec/wire.h"
 #include "fl/side.h"
 
 enum { P = GRAD_PARAMS, STRONG, DOWN, DOWN_RATIO };
-enum { X, Y, U, V, SENT };   /* client vectors; SENT: d_i */
+enum { X, Y, U, V, SENT };                    /* client vectors; SENT: d_i */
 enum { SUM = 1, SERVER_V, D, HELD, NOTHING }; /* HELD: d + e of bicolor; NOTHING: zeros */
 enum { COIN = 8 };
 
 #define LOCODL_PARAMS                                                                      \
-    FL_GRAD_PARAMS,                                                                        \
-        [P] = {"p", 0.1, 1e-6, 1, "of communication; 1 / p local steps a round on average", \
-               NULL},                                                                      \
-        [STRONG] = {"strong", 0, 0, 1e6,                                                   \
-                    "part of the l2 term that all know; below its weight", NULL}
+    FL_GRAD_PARAMS, [P] = {"p",                                                            \
+                           0.1,                                                            \
+                           1e-6,                                                           \
+                           1,                                                              \
+                           "of communication; 1 / p local steps a round on average",       \
+                           NULL},                                                          \
+                    [STRONG] = {"strong",                                                  \
+                                0,                                                         \
+                                0,                                                         \
+                                1e6,                                                       \
+                                "part of the l2 term that all know; below its weight",     \
+                                NULL}
 
 static const param params[] = {LOCODL_PARAMS, {NULL, 0, 0, 0, NULL, NULL}};
 static const param params_down[] = {
@@ -49,7 +56,10 @@ static size_t client_bytes(const fl_env *e) { return client_bytes_of(e, 5); }
 static size_t server_bytes(const fl_env *e) { return average_bytes(e, 2); }
 static size_t down_server_bytes(const fl_env *e) { return average_bytes(e, 4); }
 
-static float mix(const fl_env *e) { return (float)(1 / (1 + grad_omega(e) / e->n_clients)); }
+static float mix(const fl_env *e)
+{
+    return (float)(1 / (1 + grad_omega(e) / e->n_clients));
+}
 
 static float speed(const fl_env *e)
 {
@@ -93,8 +103,7 @@ static om_status rule(grad_step *s)
     float *sent = grad_vector(s, SENT);
     float lr = (float)e->p[GRAD_LR], strong = (float)e->p[STRONG];
     if (grad_head(s)->last != e->round)
-        return fail(s->err, OM_EARG, "client %u has missed a round",
-                    (unsigned)s->id);
+        return fail(s->err, OM_EARG, "client %u has missed a round", (unsigned)s->id);
     settle(e, s->client, s->x);
     for (uint32_t t = 0, n = grad_throws(e, e->p[P], COIN); t < n; t++) {
         TRY(grad_at(s, x, t, s->g));
@@ -141,7 +150,10 @@ static om_status server_close(const fl_env *e, void *server, arena scratch, om_e
 
 /* ---- bicolor ---- */
 
-static side_codec down_codec(const fl_env *e) { return side_of(e->p[DOWN], e->p[DOWN_RATIO]); }
+static side_codec down_codec(const fl_env *e)
+{
+    return side_of(e->p[DOWN], e->p[DOWN_RATIO]);
+}
 
 static size_t down_down_bound(const fl_env *e)
 {
@@ -185,7 +197,8 @@ static om_status down_close(const fl_env *e, void *server, arena scratch, om_err
     const float *model = average_model(e, server);
     float *v = average_vector(e, server, SERVER_V), *held = average_vector(e, server, HELD);
     float *last = average_vector(e, server, D), *sum, r = mix(e), k = speed(e);
-    float *now = arena_new(&scratch, float, e->dim), *d = arena_new(&scratch, float, e->dim);
+    float *now = arena_new(&scratch, float, e->dim),
+          *d = arena_new(&scratch, float, e->dim);
     float *y = arena_new(&scratch, float, e->dim);
     TRY(average_sum(e, server, 2.0 * e->n_clients, &sum, err));
     if (!sum)
@@ -193,8 +206,8 @@ static om_status down_close(const fl_env *e, void *server, arena scratch, om_err
     for (size_t i = 0; i < e->dim; i++)
         now[i] = sum[i] + held[i] - last[i]; /* last is what of `held` went down */
     buf part = buf_growing(c.c->bound(c.p, e->dim) + 1);
-    om_status s = side_put(e, &c, e->round, now, average_vector(e, server, NOTHING), sum,
-                           &part, err);
+    om_status s =
+        side_put(e, &c, e->round, now, average_vector(e, server, NOTHING), sum, &part, err);
     if (s == OM_OK)
         s = side_add(e, &c, part.data, part.len, d, err);
     buf_free(&part);

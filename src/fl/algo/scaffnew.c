@@ -1,12 +1,12 @@
-/* scaffnew.c - local training that is provably worth it: proxskip (Scaffnew), its compressed
- * form and tamuna.
+/* scaffnew.c - local training that is provably worth it: proxskip (Scaffnew), its
+ * compressed form and tamuna.
  *
  * All parties throw a coin of probability p until it falls; so many steps does a client
  * make in a round:
  *
- *     client i:  x_i = x;  x_i -= lr (grad f_i(x_i) - h_i) for each throw;  sends part of x_i
- *     server:    x[k] = mean of x_i[k] over the clients that sent coordinate k
- *     client i:  h_i[k] += (eta / lr) (x[k] - x_i[k]) for the k it sent
+ *     client i:  x_i = x;  x_i -= lr (grad f_i(x_i) - h_i) for each throw;  sends part of
+ * x_i server:    x[k] = mean of x_i[k] over the clients that sent coordinate k client i:
+ * h_i[k] += (eta / lr) (x[k] - x_i[k]) for the k it sent
  *
  *     proxskip             everybody sends everything, eta = p:  O(sqrt(L/mu)) rounds
  *     compressed-scaffnew  each coordinate is sent by s of the n clients, drawn anew each
@@ -27,12 +27,18 @@
 #include "fl/grad.h"
 
 enum { P = GRAD_PARAMS, S, ETA };
-enum { H, X_HAT };           /* client vectors */
-enum { PENDING, COLUMN };    /* client_head.own */
+enum { H, X_HAT };        /* client vectors */
+enum { PENDING, COLUMN }; /* client_head.own */
 enum { COIN = 7, USE_MASK = 0x36000000 };
 
-#define P_ROW {"p", 0.1, 1e-6, 1, "of communication; 1 / p local steps a round on average", NULL}
-#define ETA_ROW {"eta", 0, 0, 1, "speed of h; 0: the largest that theory allows", NULL}
+#define P_ROW                                                                              \
+    {                                                                                      \
+        "p", 0.1, 1e-6, 1, "of communication; 1 / p local steps a round on average", NULL  \
+    }
+#define ETA_ROW                                                                            \
+    {                                                                                      \
+        "eta", 0, 0, 1, "speed of h; 0: the largest that theory allows", NULL              \
+    }
 
 static const param params[] = {FL_GRAD_PARAMS, [P] = P_ROW, {NULL, 0, 0, 0, NULL, NULL}};
 static const param params_s[] = {
@@ -226,8 +232,7 @@ static om_status close_round(const fl_env *e, void *server, const mask *m, arena
         return fail(err, OM_ELIMIT,
                     "%llu of %llu clients answered: some numbers were not sent by all "
                     "that should; the model is kept",
-                    (unsigned long long)average_received(server),
-                    (unsigned long long)m->n);
+                    (unsigned long long)average_received(server), (unsigned long long)m->n);
     TRY(average_sum(e, server, (double)m->s, &d, err));
     return d ? grad_move(e, server, d, -1, scratch, err) : OM_OK;
 }
@@ -258,28 +263,28 @@ static om_status close_some(const fl_env *e, void *server, arena scratch, om_err
     return close_round(e, server, &m, scratch, err);
 }
 
-#define SCAFFNEW_ROW(symbol, name_, summary_, source_, flag_, params_, step_, recv_, close_, \
-                     end_)                                                                   \
-    const fl_algo symbol = {                                                                 \
-        .name = name_,                                                                       \
-        .summary = summary_,                                                                 \
-        .source = source_,                                                                   \
-        .flags = FL_CLIENT_STATE | FL_WHOLE_COHORT | flag_,                                  \
-        .params = params_,                                                                   \
-        .check = check,                                                                      \
-        .server_bytes = server_bytes,                                                        \
-        .client_bytes = client_bytes,                                                        \
-        .scratch_bytes = scratch_bytes,                                                      \
-        .up_bound = up_bound,                                                                \
-        .down_bound = average_down_bound,                                                    \
-        .server_open = average_open,                                                         \
-        .server_begin = average_begin,                                                       \
-        .client_step = step_,                                                                \
-        .server_recv = recv_,                                                                \
-        .server_check = server_check,                                                        \
-        .server_close = close_,                                                              \
-        .model = average_model,                                                              \
-        .client_end = end_,                                                                  \
+#define SCAFFNEW_ROW(symbol, name_, summary_, source_, flag_, params_, step_, recv_,       \
+                     close_, end_)                                                         \
+    const fl_algo symbol = {                                                               \
+        .name = name_,                                                                     \
+        .summary = summary_,                                                               \
+        .source = source_,                                                                 \
+        .flags = FL_CLIENT_STATE | FL_WHOLE_COHORT | flag_,                                \
+        .params = params_,                                                                 \
+        .check = check,                                                                    \
+        .server_bytes = server_bytes,                                                      \
+        .client_bytes = client_bytes,                                                      \
+        .scratch_bytes = scratch_bytes,                                                    \
+        .up_bound = up_bound,                                                              \
+        .down_bound = average_down_bound,                                                  \
+        .server_open = average_open,                                                       \
+        .server_begin = average_begin,                                                     \
+        .client_step = step_,                                                              \
+        .server_recv = recv_,                                                              \
+        .server_check = server_check,                                                      \
+        .server_close = close_,                                                            \
+        .model = average_model,                                                            \
+        .client_end = end_,                                                                \
     }
 
 SCAFFNEW_ROW(fl_proxskip, "proxskip", "local training by a shared coin (Scaffnew)",

@@ -66,7 +66,8 @@ static om_status client_step(const fl_env *e, uint32_t id, void *client, const f
 {
     float *own = client_vector(e, client, 0), *x = arena_new(&scratch, float, e->dim);
     float *c = arena_new(&scratch, float, e->dim), *y = arena_new(&scratch, float, e->dim);
-    float *g = arena_new(&scratch, float, e->dim), *shift = arena_new(&scratch, float, e->dim);
+    float *g = arena_new(&scratch, float, e->dim),
+          *shift = arena_new(&scratch, float, e->dim);
     double mean_loss;
     uint64_t steps;
     if (n != 8 * e->dim || f->dim != e->dim || f->n_samples == 0)
@@ -82,7 +83,8 @@ static om_status client_step(const fl_env *e, uint32_t id, void *client, const f
     for (size_t i = 0; i < e->dim; i++)
         y[i] -= x[i];
     if (steps > MOST_STEPS || buf_u32(up, (uint32_t)steps) != OM_OK)
-        return fail(err, OM_ELIMIT, "scaffold: %llu local steps", (unsigned long long)steps);
+        return fail(err, OM_ELIMIT, "scaffold: %llu local steps",
+                    (unsigned long long)steps);
     size_t from = up->len;
     TRY(local_send(e, id, client, y, up, scratch, err));
     for (size_t i = 0; i < e->dim; i++)
@@ -106,7 +108,8 @@ static om_status server_check(const fl_env *e, uint32_t id, uint64_t samples,
 static om_status server_recv(const fl_env *e, void *server, uint32_t id, uint64_t samples,
                              const uint8_t *up, size_t n, arena scratch, om_err *err)
 {
-    float *sum = average_vector(e, server, SUM), *changes = average_vector(e, server, CHANGES);
+    float *sum = average_vector(e, server, SUM),
+          *changes = average_vector(e, server, CHANGES);
     (void)scratch;
     TRY(average_admit(e, server, id, samples, err));
     TRY(server_check(e, id, samples, up, n, sum, err));
@@ -119,7 +122,8 @@ static om_status server_recv(const fl_env *e, void *server, uint32_t id, uint64_
 
 static om_status server_close(const fl_env *e, void *server, arena scratch, om_err *err)
 {
-    float *d, *c = average_vector(e, server, C), *changes = average_vector(e, server, CHANGES);
+    float *d, *c = average_vector(e, server, C),
+              *changes = average_vector(e, server, CHANGES);
     double part = 1.0 / e->n_clients, share = part * (double)average_received(server);
     TRY(average_mean(e, server, &d, err));
     if (!d)

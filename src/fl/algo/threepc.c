@@ -3,17 +3,16 @@
  *     x -= lr mean_i g_i;     g_i = C_{h,y}(z)   with h the g_i of before, y and z the
  *                                               gradients of f_i at the last x and at x
  *
- *     lag      z if |z - h|^2 > zeta |z - y|^2, else h             (whole gradients, lazily)
- *     clag     h + C(z - h) if |z - h|^2 > zeta |z - y|^2, else h
- *     3pc-v1   y + C(z - y)            (y has to travel too: whole vectors, for comparison)
- *     3pc-v2   b + C(z - b),   b = h + Q(z - y)                     Q: `second`, unbiased
- *     3pc-v3   b + C(z - b),   b = the clag above with C2            C2: `second`
- *     3pc-v4   b + C(z - b),   b = h + C2(z - h)                     C2: `second`
- *     3pc-v5   z with probability p, by a coin that all share, else h + C(z - y)
+ *     lag      z if |z - h|^2 > zeta |z - y|^2, else h             (whole gradients,
+ * lazily) clag     h + C(z - h) if |z - h|^2 > zeta |z - y|^2, else h 3pc-v1   y + C(z - y)
+ * (y has to travel too: whole vectors, for comparison) 3pc-v2   b + C(z - b),   b = h + Q(z
+ * - y)                     Q: `second`, unbiased 3pc-v3   b + C(z - b),   b = the clag
+ * above with C2            C2: `second` 3pc-v4   b + C(z - b),   b = h + C2(z - h) C2:
+ * `second` 3pc-v5   z with probability p, by a coin that all share, else h + C(z - y)
  *
  * C is the codec up.  Every C_{h,y} keeps E|C_{h,y}(z) - z|^2 <= (1 - A) |h - y|^2 +
- * B |z - y|^2, which is all that theory asks: lr = 1 / (L + L~ sqrt(B / A)).  First messages
- * are whole gradients.  A client that decides for h sends one byte.
+ * B |z - y|^2, which is all that theory asks: lr = 1 / (L + L~ sqrt(B / A)).  First
+ * messages are whole gradients.  A client that decides for h sends one byte.
  *
  * Up message of v2 to v4: byte 3, length of the second codec's message as u32, that
  * message, then the codec's. */
@@ -24,20 +23,25 @@ enum { ZETA = GRAD_PARAMS, P, SECOND, SECOND_RATIO };
 enum { G, Y }; /* client vectors */
 enum { COIN = 2, USE_SECOND = 0x33000000, UP_TWO = UP_CODED + 1 };
 
-#define THREEPC_PARAMS(second)                                                            \
-    {                                                                                     \
-        FL_GRAD_PARAMS,                                                                   \
-        [ZETA] = {"zeta", 1, 0, 1e9, "trigger of lag, clag and v3", NULL},                \
-        [P] = {"p", 0.1, 1e-6, 1, "of v5's whole gradients", NULL},                       \
-        [SECOND] = {"second", second, 0, 5, "the other codec of v2 to v4", SIDE_CODECS},  \
-        [SECOND_RATIO] = {"second_ratio", 0.1, 1e-9, 1, "its ratio", NULL},               \
-        {NULL, 0, 0, 0, NULL, NULL},                                                      \
+#define THREEPC_PARAMS(second)                                                             \
+    {                                                                                      \
+        FL_GRAD_PARAMS, [ZETA] = {"zeta", 1, 0, 1e9, "trigger of lag, clag and v3", NULL}, \
+                        [P] = {"p", 0.1, 1e-6, 1, "of v5's whole gradients", NULL},        \
+                        [SECOND] =                                                         \
+                            {"second",   second, 0, 5, "the other codec of v2 to v4",      \
+                             SIDE_CODECS},                                                 \
+                        [SECOND_RATIO] =                                                   \
+                            {"second_ratio", 0.1, 1e-9, 1, "its ratio", NULL},             \
+                        {NULL, 0, 0, 0, NULL, NULL},                                       \
     }
 
 static const param params[] = THREEPC_PARAMS(SIDE_TOPK);
 static const param params_v2[] = THREEPC_PARAMS(SIDE_RANDK);
 
-static side_codec second(const fl_env *e) { return side_of(e->p[SECOND], e->p[SECOND_RATIO]); }
+static side_codec second(const fl_env *e)
+{
+    return side_of(e->p[SECOND], e->p[SECOND_RATIO]);
+}
 
 static size_t client_bytes(const fl_env *e) { return client_bytes_of(e, 2); }
 static size_t server_bytes(const fl_env *e) { return average_bytes(e, 1); }
@@ -63,7 +67,10 @@ static double apart(const float *a, const float *b, size_t d)
     return s;
 }
 
-static float scale_of(const fl_env *e) { return (float)codec_scale(e->up, e->up_p, e->dim); }
+static float scale_of(const fl_env *e)
+{
+    return (float)codec_scale(e->up, e->up_p, e->dim);
+}
 
 /* t = a - b */
 static const float *minus(grad_step *s, const float *a, const float *b)
@@ -128,8 +135,8 @@ static om_status send_two(grad_step *s, const float *v)
         wire_store(s->up->data + at, (uint32_t)(s->up->len - at - 4));
     }
     size_t from = s->up->len;
-    TRY(e->up->encode(e->up_p, minus(s, s->g, g), e->dim, fl_codec_rng(e, s->id), s->scratch,
-                      s->up));
+    TRY(e->up->encode(e->up_p, minus(s, s->g, g), e->dim, fl_codec_rng(e, s->id),
+                      s->scratch, s->up));
     grad_head(s)->sent++;
     return e->up->decode(e->up_p, s->up->data + from, s->up->len - from, scale_of(e), g,
                          e->dim, s->err);
@@ -225,7 +232,8 @@ GRAD_CLIENT(step_v5, rule_v5)
 static om_status cut(const uint8_t *up, size_t n, size_t *first, om_err *err)
 {
     if (n < 5 || wire_load(up + 1) > n - 5)
-        return fail(err, OM_EFORMAT, "an update of %zu bytes does not hold its first part", n);
+        return fail(err, OM_EFORMAT, "an update of %zu bytes does not hold its first part",
+                    n);
     *first = wire_load(up + 1);
     return OM_OK;
 }
@@ -257,7 +265,8 @@ static om_status server_recv(const fl_env *e, void *server, uint32_t id, uint64_
     TRY(cut(up, n, &first, err));
     if (first)
         TRY(side_add(e, &c, up + 5, first, sum, err));
-    TRY(e->up->decode(e->up_p, up + 5 + first, n - 5 - first, scale_of(e), sum, e->dim, err));
+    TRY(e->up->decode(e->up_p, up + 5 + first, n - 5 - first, scale_of(e), sum, e->dim,
+                      err));
     average_count(server, id, 1);
     return OM_OK;
 }
@@ -287,26 +296,26 @@ static om_status check_v2(const fl_recipe *r, om_err *err)
                 c.c->name);
 }
 
-#define THREEPC_ROW(symbol, name_, summary_, params_, check_, step_)                      \
-    const fl_algo symbol = {                                                              \
-        .name = name_,                                                                    \
-        .summary = summary_,                                                              \
-        .source = "Richtarik, Sokolov, Fatkhullin, Gasanov, ICML 2022, arXiv 2202.00998", \
-        .flags = FL_CLIENT_STATE,                                                         \
-        .params = params_,                                                                \
-        .check = check_,                                                                  \
-        .server_bytes = server_bytes,                                                     \
-        .client_bytes = client_bytes,                                                     \
-        .scratch_bytes = scratch_bytes,                                                   \
-        .up_bound = up_bound,                                                             \
-        .down_bound = average_down_bound,                                                 \
-        .server_open = average_open,                                                      \
-        .server_begin = average_begin,                                                    \
-        .client_step = step_,                                                             \
-        .server_recv = server_recv,                                                       \
-        .server_check = server_check,                                                     \
-        .server_close = server_close,                                                     \
-        .model = average_model,                                                           \
+#define THREEPC_ROW(symbol, name_, summary_, params_, check_, step_)                       \
+    const fl_algo symbol = {                                                               \
+        .name = name_,                                                                     \
+        .summary = summary_,                                                               \
+        .source = "Richtarik, Sokolov, Fatkhullin, Gasanov, ICML 2022, arXiv 2202.00998",  \
+        .flags = FL_CLIENT_STATE,                                                          \
+        .params = params_,                                                                 \
+        .check = check_,                                                                   \
+        .server_bytes = server_bytes,                                                      \
+        .client_bytes = client_bytes,                                                      \
+        .scratch_bytes = scratch_bytes,                                                    \
+        .up_bound = up_bound,                                                              \
+        .down_bound = average_down_bound,                                                  \
+        .server_open = average_open,                                                       \
+        .server_begin = average_begin,                                                     \
+        .client_step = step_,                                                              \
+        .server_recv = server_recv,                                                        \
+        .server_check = server_check,                                                      \
+        .server_close = server_close,                                                      \
+        .model = average_model,                                                            \
     }
 
 THREEPC_ROW(fl_lag, "lag", "whole gradients, only when they changed enough", params,

@@ -23,12 +23,18 @@
 enum { P = GRAD_PARAMS };
 enum { BLOCKS = GRAD_BATCH }; /* saga's batch is a block */
 enum { COIN = 6, USE_BLOCK = 0x35000000 };
-enum { W, FULL };        /* client vectors of svrg and l-svrg */
-enum { V, LAST_X };      /* of page and storm */
-enum { MEAN, TABLE };    /* of saga: the weighted sum of the table, then its rows */
+enum { W, FULL };     /* client vectors of svrg and l-svrg */
+enum { V, LAST_X };   /* of page and storm */
+enum { MEAN, TABLE }; /* of saga: the weighted sum of the table, then its rows */
 
-#define LR_ROW {"lr", 0.1, 0, 1e6, "step along the estimate of the gradient", NULL}
-#define BATCH_ROW {"batch", 32, 1, 1e9, "samples of a gradient", NULL}
+#define LR_ROW                                                                             \
+    {                                                                                      \
+        "lr", 0.1, 0, 1e6, "step along the estimate of the gradient", NULL                 \
+    }
+#define BATCH_ROW                                                                          \
+    {                                                                                      \
+        "batch", 32, 1, 1e9, "samples of a gradient", NULL                                 \
+    }
 
 static const param params_svrg[] = {
     [GRAD_LR] = LR_ROW,
@@ -152,7 +158,8 @@ static om_status block_gradient(grad_step *s, uint64_t size, uint64_t b, const f
 static om_status rule_saga(grad_step *s)
 {
     uint64_t m = s->f->n_samples, d = s->e->dim;
-    uint64_t most = s->f->sgrad ? (uint64_t)s->e->p[BLOCKS] : 1, size = (m + most - 1) / most;
+    uint64_t most = s->f->sgrad ? (uint64_t)s->e->p[BLOCKS] : 1,
+             size = (m + most - 1) / most;
     uint64_t blocks = (m + size - 1) / size, last = m - (blocks - 1) * size;
     float *mean = grad_vector(s, MEAN);
     rng r = rng_for(s->e->seed, s->e->round, s->id, USE_BLOCK + 1);
@@ -190,25 +197,25 @@ static om_status server_close(const fl_env *e, void *server, arena scratch, om_e
     return g ? grad_move(e, server, g, e->p[GRAD_LR], scratch, err) : OM_OK;
 }
 
-#define VR_ROW(symbol, name_, summary_, source_, params_, bytes_, step_) \
-    const fl_algo symbol = {                                             \
-        .name = name_,                                                   \
-        .summary = summary_,                                             \
-        .source = source_,                                               \
-        .flags = FL_CLIENT_STATE | FL_NEEDS_UNBIASED,                    \
-        .params = params_,                                               \
-        .server_bytes = server_bytes,                                    \
-        .client_bytes = bytes_,                                          \
-        .scratch_bytes = grad_scratch_bytes,                             \
-        .up_bound = up_bound_of,                                         \
-        .down_bound = average_down_bound,                                \
-        .server_open = average_open,                                     \
-        .server_begin = average_begin,                                   \
-        .client_step = step_,                                            \
-        .server_recv = grad_recv,                                        \
-        .server_check = grad_check,                                      \
-        .server_close = server_close,                                    \
-        .model = average_model,                                          \
+#define VR_ROW(symbol, name_, summary_, source_, params_, bytes_, step_)                   \
+    const fl_algo symbol = {                                                               \
+        .name = name_,                                                                     \
+        .summary = summary_,                                                               \
+        .source = source_,                                                                 \
+        .flags = FL_CLIENT_STATE | FL_NEEDS_UNBIASED,                                      \
+        .params = params_,                                                                 \
+        .server_bytes = server_bytes,                                                      \
+        .client_bytes = bytes_,                                                            \
+        .scratch_bytes = grad_scratch_bytes,                                               \
+        .up_bound = up_bound_of,                                                           \
+        .down_bound = average_down_bound,                                                  \
+        .server_open = average_open,                                                       \
+        .server_begin = average_begin,                                                     \
+        .client_step = step_,                                                              \
+        .server_recv = grad_recv,                                                          \
+        .server_check = grad_check,                                                        \
+        .server_close = server_close,                                                      \
+        .model = average_model,                                                            \
     }
 
 VR_ROW(fl_svrg, "svrg", "minibatches corrected by a full gradient of an earlier point",

@@ -11,8 +11,8 @@ static size_t features(const multinomial_task *t)
 size_t multinomial_dim(const multinomial_task *t) { return features(t) * t->n_classes; }
 
 /* score (n_classes) = a_r'x_k */
-static void scores(const multinomial_task *t, const data_sparse *d, size_t r, const float *x,
-                   double *score)
+static void scores(const multinomial_task *t, const data_sparse *d, size_t r,
+                   const float *x, double *score)
 {
     size_t w = features(t);
     for (uint32_t k = 0; k < t->n_classes; k++, x += w) {

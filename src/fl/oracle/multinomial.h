@@ -3,7 +3,8 @@
  *     f_i(x) = (1/m_i) sum_j (log sum_k exp(a_j'x_k) - a_j'x_{y_j}) + (l2/2) |x|^2
  *
  * x is (classes, features), the last feature being the intercept of value 1 if asked for.
- * Convex, and with second derivatives: what the softmax network of net.h is not asked for. */
+ * Convex, and with second derivatives: what the softmax network of net.h is not asked for.
+ */
 #ifndef FL_ORACLE_MULTINOMIAL_H
 #define FL_ORACLE_MULTINOMIAL_H
 
