@@ -66,6 +66,8 @@ error_is_json() {
 if command -v python3 >/dev/null; then
     check json_create json create other.gguf --text notes.txt --vocab 300 --dim 32 --heads 2
     check json_inspect json inspect model.gguf
+    check json_plan json plan model.gguf --memory 4G
+    refuse plan_too_small 1 "does not fit with a context" "$octomil" plan model.gguf --memory 65M
     check json_eval json eval model.gguf --text notes.txt
     check json_eval_keys grep -q '"perplexity":.*"tokens":.*"tokens_per_second":.*"peak_rss_bytes":' answer
     check json_run json run model.gguf "Hello" -n 4
