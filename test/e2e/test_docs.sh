@@ -102,7 +102,7 @@ one_line() {
         target=$(echo "$1" | cut -d' ' -f2)
         case $target in
         demo) why="test_demo.sh runs what it runs" ;;
-        test | check | bench | fuzz) why="runs this test, or takes minutes" ;;
+        test | check | bench | bench-peers | fuzz) why="runs this test, or takes minutes" ;;
         install) why="test_install.sh does" ;;
         docs | lint | help | agent) why="a developer's tool" ;;
         *) target="($target is not known to this test)" ;;
