@@ -19,8 +19,10 @@
  * (2 omega + 1) / n)). */
 #include "fl/grad.h"
 
-enum { A = GRAD_PARAMS, P, B };
-enum { G, H, LAST_X }; /* client vectors */
+enum { A = GRAD_PARAMS, P };         /* of dasha, dasha-page */
+enum { START = P, B };               /* of dasha-mvr */
+enum { PP_B = P, PP_PARTICIPATION }; /* of dasha-pp */
+enum { G, H, LAST_X };               /* client vectors */
 enum { COIN = 4, COIN_PP = 5 };
 
 #define LR_ROW                                                                             \
@@ -44,16 +46,16 @@ static const param params_mvr[] = {
     [GRAD_LR] = LR_ROW,
     [GRAD_BATCH] = {"batch", 32, 1, 1e9, "samples of a gradient", NULL},
     [A] = A_ROW,
-    [P] = {"start", 1, 0, 1, "1: full first gradient; 0: of a minibatch", NULL},
+    [START] = {"start", 1, 0, 1, "1: full first gradient; 0: of a minibatch", NULL},
     [B] = {"b", 0.1, 1e-6, 1, "new part of the momentum", NULL},
     {NULL, 0, 0, 0, NULL, NULL},
 };
 static const param params_pp[] = {
     FL_GRAD_PARAMS,
     [A] = {"a", 0, 0, 1, "pull towards h; 0: q / (2 omega + 1)", NULL},
-    [P] = {"b", 0, 0, 1, "pull of h; 0: q / (2 - q)", NULL},
-    [B] = {"participation", 1, 1e-6, 1, "probability that a client of the cohort answers",
-           NULL},
+    [PP_B] = {"b", 0, 0, 1, "pull of h; 0: q / (2 - q)", NULL},
+    [PP_PARTICIPATION] = {"participation", 1, 1e-6, 1,
+                          "probability that a client of the cohort answers", NULL},
     {NULL, 0, 0, 0, NULL, NULL},
 };
 
@@ -122,7 +124,7 @@ static om_status rule_mvr(grad_step *s)
     const float *h = grad_vector(s, H);
     float keep = 1 - (float)e->p[B];
     if (grad_first(s)) {
-        TRY(e->p[P] > 0.5 ? grad_full(s, s->x, s->g) : grad_at(s, s->x, 0, s->g));
+        TRY(e->p[START] > 0.5 ? grad_full(s, s->x, s->g) : grad_at(s, s->x, 0, s->g));
         return start(s, s->g);
     }
     TRY(grad_at(s, grad_vector(s, LAST_X), 0, s->t));
@@ -136,9 +138,10 @@ static om_status rule_pp(grad_step *s)
 {
     const fl_env *e = s->e;
     float *g = grad_vector(s, G), *h = grad_vector(s, H), *last = grad_vector(s, LAST_X);
-    double q = e->p[B] * e->cohort / e->n_clients, b = e->p[P] > 0 ? e->p[P] : q / (2 - q);
+    double q = e->p[PP_PARTICIPATION] * e->cohort / e->n_clients,
+           b = e->p[PP_B] > 0 ? e->p[PP_B] : q / (2 - q);
     float a = (float)pull(e, q), beta = (float)b, over = (float)(1 / q);
-    if (e->round > 0 && !grad_own_coin(e, s->id, e->p[B], COIN_PP))
+    if (e->round > 0 && !grad_own_coin(e, s->id, e->p[PP_PARTICIPATION], COIN_PP))
         return up_nothing(s);
     TRY(grad_at(s, s->x, 0, s->g));
     if (grad_first(s))
