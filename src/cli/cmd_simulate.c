@@ -14,6 +14,8 @@
 #include <math.h>
 #include <stdio.h>
 
+enum { MOST_PENDING = 1 << 24, PATH_BYTES = 1024 };
+
 typedef struct {
     cli *c;
     config conf;
@@ -22,6 +24,7 @@ typedef struct {
     const char *out;     /* folder, or NULL */
     bool silent;         /* another rank writes the results */
     bool resume;
+    char states[PATH_BYTES]; /* file of the clients' states, while it runs */
     uint64_t checkpoint; /* rounds between, 0: at the end only */
     buf csv, jsonl;      /* rows not yet written */
     uint64_t flushed_ns;
@@ -34,8 +37,6 @@ typedef struct {
     size_t dim;
     uint64_t plain_bytes; /* what the updates would take as f32 */
 } job;
-
-enum { MOST_PENDING = 1 << 24, PATH_BYTES = 1024 };
 
 static const char csv_head[] =
     "round,asked,received,train_loss,loss,accuracy,up_bytes,down_bytes,total_up_bytes,"
@@ -382,14 +383,13 @@ static om_status open_all(job *j, om_err *err)
         j->privacy = *p;
         j->cohort = s.cohort, j->n_clients = s.n_clients;
     }
-    char states[PATH_BYTES];
     if (j->out) {
         char name[32] = "clients.state";
         if (j->c->ranks)
             snprintf(name, sizeof(name), "clients.state.%d", j->c->ranks->rank);
         TRY(os_mkdirs(j->out, err));
-        TRY(path_in(j, name, states, err));
-        s.states_path = states;
+        TRY(path_in(j, name, j->states, err));
+        s.states_path = j->states;
     }
     j->dim = s.dim;
     cli_note(j->c, "%s", problem_summary(j->problem));
@@ -412,6 +412,8 @@ static om_status all(job *j, om_err *err)
 static void job_close(job *j)
 {
     sim_close(j->sim);
+    if (j->states[0])
+        os_remove(j->states, NULL);
     problem_close(j->problem);
     buf_free(&j->csv);
     buf_free(&j->jsonl);
@@ -595,7 +597,7 @@ const command command_simulate = {
     .details =
         "The same seed gives the same model, bit for bit, for any --threads, and for any\n"
         "number of ranks of octomil-mpi (the same program, where MPI is installed).  States\n"
-        "of clients beyond 256 MB are mapped from DIR/clients.state.\n"
+        "of clients beyond 256 MB are mapped from DIR/clients.state while it runs.\n"
         "    octomil init bowl --kind quadratic && octomil simulate bowl.yaml --out runs\n"
         "    octomil simulate bowl.yaml --sweep algorithm.lr=0.1,0.01 --out rates\n",
     .run = run,
