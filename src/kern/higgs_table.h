@@ -2,7 +2,9 @@
  *
  * Grids by Lloyd's iteration on samples of N(0, I_p), the trellises by the same iteration
  * with the Viterbi algorithm for the assignment, starting from permuted Gaussian
- * quantiles (tools/higgs-tables.c).  Rounded to 8 bits; ERROR is measured after that. */
+ * quantiles.  Rounded to 8 bits; ERROR is the mean square error a number of N(0, 1)
+ * samples has after that, which test_higgs measures again.  The books are part of the
+ * file format: they never change. */
 #ifndef KERN_HIGGS_TABLE_H
 #define KERN_HIGGS_TABLE_H
 

@@ -283,7 +283,7 @@ static void ef21_lyapunov(test *t)
         char params[60];
         loop_open(t, &l, &even, "ef21", "", rows[r].codec, rows[r].params);
         double a = l.e.up->alpha(l.e.up_p, DIM), theta = 1 - sqrt(1 - a);
-        double lr = 1 / (1 + (1 + sqrt(1 - a)) / a - 1), last = INFINITY;
+        double lr = 1 / (1 + (1 + sqrt(1 - a)) / a - 1), last = (double)INFINITY;
         loop_close(&l);
         snprintf(params, sizeof(params), "lr=%.9g,init=zero", lr);
         loop_open(t, &l, &even, "ef21", params, rows[r].codec, rows[r].params);
