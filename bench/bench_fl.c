@@ -107,7 +107,7 @@ static outcome run(bench *b, const method *m, double lr, uint32_t most)
     om_err err = {0};
     sim *s;
     sim_row row = {0};
-    outcome o = {.end = INFINITY};
+    outcome o = {.end = (double)INFINITY};
     float *x0 = mem_array(b->dim, sizeof(float));
     sim_config c = {.dim = b->dim,
                     .n_clients = b->clients,
@@ -124,7 +124,7 @@ static outcome run(bench *b, const method *m, double lr, uint32_t most)
     must(sim_open(&c, x0, &s, &err), &err);
     for (uint32_t n = 1; n <= most; n++) {
         if (sim_round(s, &row, &err) != OM_OK) { /* diverged */
-            o.end = INFINITY;
+            o.end = (double)INFINITY;
             break;
         }
         if (n % m->every)
@@ -146,7 +146,7 @@ static outcome run(bench *b, const method *m, double lr, uint32_t most)
 
 static void best(bench *b, const method *m, double smooth)
 {
-    outcome found = {.end = INFINITY};
+    outcome found = {.end = (double)INFINITY};
     double step = 0;
     uint32_t most = m->most;
     for (int k = 3; k >= -3; k--) {
