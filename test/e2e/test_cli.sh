@@ -17,7 +17,8 @@ while read -r name; do
     check "$name: reference" grep -q "^### octomil $name\$" "$here/docs/reference.md"
     refuse "$name: wrong option" 2 "did you mean --json" "$octomil" "$name" --jsn
     refuse "$name: value missing" 2 "needs a value" "$octomil" "$name" --threads
-    refuse "$name: operands" 2 "one operand too many" "$octomil" "$name" x x x x x
+    "$octomil" "$name" --help | grep -q '^usage: .*\.\.\.' ||
+        refuse "$name: operands" 2 "one operand too many" "$octomil" "$name" x x x x x
 done <commands
 
 # ---- a model, and files that are none ----
