@@ -58,13 +58,14 @@ shape() {
 # A server comes up, says so, and goes when it is told to.
 serves() {
     line=$(echo "$1" | sed 's/ --listen [^ ]*//; s/octomil serve/octomil serve --listen 127.0.0.1:0/')
-    $line >"$work/serving" 2>&1 &
+    : >"$work/serving" # not the server before this one
+    timeout 60 $line >"$work/serving" 2>&1 &
     server=$!
     for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do
         grep -q "^listening on" "$work/serving" && break
         sleep 0.2
     done
-    kill -INT $server
+    kill -TERM $server # a background shell would ignore -INT until the program runs
     wait $server
     grep "^listening on" "$work/serving" || { cat "$work/serving"; return 1; }
 }
