@@ -4,7 +4,7 @@
 # itself on the stories, novels, essays and plays of the data folder (about 12 MB).
 #     bench/model10m.sh BUILD_FOLDER DATA_FOLDER [CACHE_FOLDER]
 # Leaves CACHE_FOLDER/model10m.gguf (F16) with heldout.txt and calibration.txt beside it;
-# about half an hour on two cores, nothing when the model is there already.  A run that was
+# half an hour to an hour on two quiet cores (an estimate), nothing when the model is there already.  A run that was
 # interrupted goes on from its checkpoint.  The last twentieth of every source is held out
 # and never trained on; the calibration text is a part of what was trained on.
 set -e
