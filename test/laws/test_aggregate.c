@@ -257,7 +257,7 @@ static void weiszfeld_descends(test *t)
         v[i] += 30;
     for (int steps = 1; steps < 12; steps++) {
         bench b;
-        char text[8];
+        char text[16];
         open(t, &b, "geometric_median");
         snprintf(text, sizeof(text), "%d", steps);
         set(t, &b, "steps", text);

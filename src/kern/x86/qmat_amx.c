@@ -193,7 +193,8 @@ INLINE void make_panel(shape s, int8_t zero, open256 *open, part256 *part, const
     super head;
     open(w, stride, &head);
     o->d = head.d;
-    o->dmin = head.dmin;
+    if (s.has_min)
+        o->dmin = head.dmin;
     for (int j = 0; s.has_min && j < (s.by16 ? 8 : 4); j++)
         o->mn[j] = v_or(head.mn[2 * j], v_sll(head.mn[2 * j + 1], 16));
     for (int p = 0; p < PARTS; p++) {
