@@ -19,14 +19,22 @@ typedef struct {
     float attn_scale;      /* 0: 1/sqrt(head_dim) */
     nn_rope_args rope;
     bool tied;             /* output shares the embedding */
+    /* A mixture of experts; n_expert 0: none.  shared_ffn 0: no shared expert. */
+    uint32_t n_expert, n_expert_used, expert_ffn, shared_ffn;
+    bool expert_norm;      /* the weights of the experts used add up to one */
 } llm_hparams;
 
 /* Shapes: q (n_head*head_dim, dim), k v (n_kv_head*head_dim, dim), o (dim, n_head*head_dim),
- * gate up (ffn, dim), down (dim, ffn); norms and biases (1, n) and always F32. */
+ * gate up (ffn, dim), down (dim, ffn); norms and biases (1, n) and always F32.  Experts lie
+ * in stacks, one after the other: expert_gate expert_up (n_expert*expert_ffn, dim),
+ * expert_down (n_expert*dim, expert_ffn); router (n_expert, dim), shared_router (1, dim),
+ * shared_* like gate, up and down. */
 typedef struct {           /* NULL where a family has no such weight */
     nn_weight *attn_norm, *attn_norm_b, *q, *q_b, *k, *k_b, *v, *v_b, *o, *o_b;
     nn_weight *q_norm, *k_norm;
     nn_weight *ffn_norm, *ffn_norm_b, *gate, *gate_b, *up, *up_b, *down, *down_b;
+    nn_weight *router, *expert_gate, *expert_up, *expert_down;
+    nn_weight *shared_router, *shared_gate, *shared_up, *shared_down;
 } llm_layer;
 
 typedef struct llm_arch llm_arch;
@@ -78,6 +86,8 @@ struct llm_arch {
     const struct llm_name *names; /* its weights in GGUF and HF: arch/names.h */
     bool rope_neox;            /* layout of q,k rows in GGUF files of this family */
     bool hf_permuted_qk;       /* HF->GGUF of this family permutes q and k rows */
+    bool expert_norm;          /* llm_hparams.expert_norm, where the file does not tell */
+    const llm_arch *experts;   /* the family that a GGUF of this name with experts is */
 };
 extern const llm_arch *const llm_archs[]; /* ends with NULL */
 const llm_arch *llm_arch_find(str name);  /* by name or hf_names; NULL: none */

@@ -65,6 +65,11 @@ error_is_json() {
     python3 -m json.tool <answer && grep -q '"error":"E' answer
 }
 if command -v python3 >/dev/null; then
+    check create_experts "$octomil" create moe.gguf --text notes.txt --vocab 300 --dim 32 --heads 2 \
+        --layers 1 --ffn 64 --experts 4 --experts-used 2
+    check run_experts "$octomil" run moe.gguf "hi" --max-tokens 4
+    refuse few_experts 2 "cannot use 5 of 4" "$octomil" create x.gguf --text notes.txt \
+        --experts 4 --experts-used 5
     check json_create json create other.gguf --text notes.txt --vocab 300 --dim 32 --heads 2
     check json_inspect json inspect model.gguf
     check json_plan json plan model.gguf --memory 4G
