@@ -2,8 +2,7 @@
  *
  * One row per weight, in the canonical order (embedding, blocks, final norm, output).
  * A '#' in a pattern is the block number, an '@' the expert's.  The macros hold what the
- * Llama-like families
- * share, because their files share it. */
+ * Llama-like families share, because their files share it. */
 #ifndef LLM_ARCH_NAMES_H
 #define LLM_ARCH_NAMES_H
 
