@@ -313,31 +313,25 @@ void qmat(const kern *k, pool *p, dtype t, const void *w, const float *x, size_t
  * lone rows; rows are quantized, and strips of all matrices multiplied, in one cut each. */
 
 typedef struct {
-    job j;
-    uint32_t matrix;
-    size_t beg; /* its first row of X and Y */
-} stack_part;
-
-typedef struct {
-    stack_part part[QMAT_STACK_ROWS];
-    uint32_t n, of_row[QMAT_STACK_ROWS];
-    size_t strips; /* of one matrix */
+    job part[QMAT_STACK_ROWS];
+    struct {
+        uint32_t part, row;
+    } of[QMAT_STACK_ROWS]; /* every row */
+    size_t strips;         /* of one matrix */
 } stack;
 
 static void stack_quantize(void *ctx, size_t beg, size_t end, int worker)
 {
     stack *s = ctx;
-    for (size_t r = beg; r < end; r++) {
-        stack_part *part = &s->part[s->of_row[r]];
-        quantize_rows(&part->j, r - part->beg, r - part->beg + 1, worker);
-    }
+    for (size_t r = beg; r < end; r++)
+        quantize_rows(&s->part[s->of[r].part], s->of[r].row, s->of[r].row + 1, worker);
 }
 
 static void stack_strips(void *ctx, size_t beg, size_t end, int worker)
 {
     const stack *s = ctx;
     while (beg < end) {
-        job j = s->part[beg / s->strips].j;
+        job j = s->part[beg / s->strips];
         size_t first = beg % s->strips, lanes = j.ks->lanes;
         size_t last = size_min(s->strips, first + (end - beg));
         pool_fn *rows = j.ks->plain[j.type] ? plain_rows : packed_rows;
@@ -353,37 +347,37 @@ size_t qmat_stack_bytes(const kern *k, dtype t, size_t m, size_t n, size_t kk, c
     return size_max(most, size_min(m, QMAT_STACK_ROWS) * tile_bytes(1, kk, part));
 }
 
-void qmat_stack(const kern *k, pool *p, dtype t, const void *w, uint32_t count,
-                const uint32_t *beg, const float *x, float *y, size_t n, size_t kk,
-                arena scratch)
+void qmat_stack(const kern *k, pool *p, dtype t, const qmat_part *part, uint32_t count,
+                const float *x, float *y, size_t n, size_t kk, arena scratch)
 {
     job all = {.ks = kernels_of(k), .type = t, .ldx = kk, .ldy = n, .n = n, .k = kk};
     bool plain = all.ks->plain[t] != NULL;
     stack s = {.strips = (n + all.ks->lanes - 1) / all.ks->lanes};
-    size_t sizes[3];
-    BUG_IF(!qmat_supported(t) || !dtype_row_bytes(t, kk, &all.stride) ||
-           beg[count] > QMAT_STACK_ROWS);
+    size_t sizes[3], rows = 0;
+    BUG_IF(!qmat_supported(t) || !dtype_row_bytes(t, kk, &all.stride));
     char *at = plain ? NULL : scratch.beg + (-(uintptr_t)scratch.beg & 63);
     for (uint32_t i = 0; i < count; i++) {
-        if (beg[i + 1] == beg[i])
-            continue;
-        stack_part *part = &s.part[s.n];
-        *part = (stack_part){all, i, beg[i]};
-        part->j.m = beg[i + 1] - beg[i];
-        part->j.w = (const uint8_t *)w + i * n * all.stride;
-        part->j.x = x + beg[i] * kk;
-        part->j.y = y + beg[i] * n;
-        for (uint32_t r = beg[i]; r < beg[i + 1]; r++)
-            s.of_row[r] = s.n;
+        job *j = &s.part[i];
+        size_t m = part[i].end - part[i].beg;
+        BUG_IF(m == 0 || rows + m > QMAT_STACK_ROWS);
+        *j = all;
+        j->m = m;
+        j->w = part[i].w;
+        j->x = x + part[i].beg * kk;
+        j->y = y + part[i].beg * n;
+        for (uint32_t r = 0; r < m; r++, rows++) {
+            s.of[rows].part = i;
+            s.of[rows].row = r;
+        }
         if (!plain) {
-            size_t bytes = tile_bytes(part->j.m, kk, sizes) - 64;
+            size_t bytes = tile_bytes(m, kk, sizes) - 64;
             BUG_IF(bytes > (size_t)(scratch.end - at));
-            lay_tile(&part->j, part->j.m, part->j.m, NULL, at);
+            lay_tile(j, m, m, NULL, at);
             at += bytes;
         }
-        s.n++;
     }
     if (!plain)
-        pool_run(p, beg[count], quantize_grain(kk), stack_quantize, &s);
-    pool_run(p, s.n * s.strips, grain(1, kk, all.ks->lanes) / all.ks->lanes, stack_strips, &s);
+        pool_run(p, rows, quantize_grain(kk), stack_quantize, &s);
+    pool_run(p, count * s.strips, grain(1, kk, all.ks->lanes) / all.ks->lanes, stack_strips,
+             &s);
 }

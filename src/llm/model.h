@@ -74,6 +74,7 @@ typedef struct {
     const nn_kv_layer *kv;     /* (n_layer) or NULL */
     uint32_t recompute;        /* so many first blocks keep only their input for backward */
     const llm_stretch *stretch; /* NULL: every block */
+    nn_expert_store *experts;  /* NULL: they are all in memory, or there are none */
 } llm_batch;
 
 /* A family: one file arch/<name>.c, one row. */
@@ -184,7 +185,18 @@ typedef struct {
                                page and the last three quarters stay */
     const char *spill;      /* over budget, pages move to files in this folder; NULL: no */
     llm_kv *kv;             /* shared pages; then only context, cancel and endless count */
+    uint64_t expert_cache;  /* bytes for experts read from the file when they are wanted; 0:
+                               all stay mapped */
 } llm_session_args;
+
+/* A cache of experts, since it was opened. */
+typedef struct {
+    uint32_t experts, slots;    /* in the file; in the cache at once */
+    uint64_t cache_bytes;
+    uint64_t requests, misses;  /* experts computed; of those waited for */
+    uint64_t read_bytes, waited_ns;
+} llm_expert_stats;
+
 
 /* Pages for sessions opened with args.kv; args.context and args.cancel do not count.
  * Closing gives up the caller's hold: it ends with its last session. */
@@ -197,6 +209,7 @@ typedef struct {
     size_t packed_bytes;      /* and packed; 0 when pages are never packed */
 } llm_kv_stats;
 llm_kv_stats llm_kv_now(const llm_kv *kv);
+llm_expert_stats llm_experts_now(const llm_kv *kv); /* zeros: no cache of experts */
 uint64_t llm_kv_bytes(const llm_kv *kv);      /* memory, of the above */
 uint64_t llm_kv_page_bytes(const llm_kv *kv); /* page_bytes */
 
@@ -218,6 +231,8 @@ typedef struct {
     double bits;                  /* per number of the cache, once it is old */
     size_t page_bytes, packed_bytes;
     uint64_t weights, activations, tables, cache, reserve;
+    uint64_t experts;             /* of the weights: those that the cache of experts stands for,
+                                     as they lie in the file; 0: all are mapped */
     uint64_t memory, available;
     uint64_t budget;              /* for the cache: available less all the others */
     bool fits;                    /* cache <= budget */

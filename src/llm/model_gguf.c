@@ -136,7 +136,8 @@ om_status llm_open_gguf(llm_model *m, const char *path, bool own_tok, om_err *er
 {
     llm_owned *o = owned_by(m);
     o->map = mem_alloc(sizeof(os_map));
-    if (!o->map)
+    o->path = mem_strdup(str_of(path));
+    if (!o->map || !o->path)
         return fail(err, OM_ENOMEM, "model: no memory to open %s", path);
     TRY(os_map_open(path, &o->map[0], err));
     o->n_maps = 1;

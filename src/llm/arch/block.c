@@ -42,7 +42,10 @@ nn_tensor *llm_experts(nn *c, const llm_step *s, nn_tensor *x)
     const llm_layer *l = s->l;
     nn_experts_args a = {.n = h->n_expert, .used = h->n_expert_used,
                          .normalize = h->expert_norm, .gate = l->expert_gate,
-                         .up = l->expert_up, .down = l->expert_down};
+                         .up = l->expert_up, .down = l->expert_down,
+                         .store = s->b->experts, .layer = (uint32_t)(l - s->m->layer)};
+    if (a.layer + 1 < h->n_layer)
+        a.next_router = s->m->layer[a.layer + 1].router;
     nn_tensor *shared = NULL, *gate = NULL;
     nn_tensor *router = nn_linear(c, x, l->router, NULL);
     if (l->shared_up) {

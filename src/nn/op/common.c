@@ -95,39 +95,30 @@ void op_matmul(nn *c, const nn_weight *w, const float *x, float *y, size_t m, vo
     op_product(c, &g, a);
 }
 
-/* ---- products with a stack of weights --------------------------------------------------
+/* ---- products with several matrices of one shape ---------------------------------------
  */
 
-static nn_weight slice_of(const nn_weight *w, uint32_t n, uint32_t i)
+size_t op_matmul_parts_bytes(const nn *c, const nn_weight *w, size_t m)
 {
-    nn_weight s = *w;
-    size_t row = 0;
-    BUG_IF(!dtype_row_bytes(w->type, w->cols, &row));
-    s.rows = w->rows / n;
-    s.data = (const uint8_t *)w->data + (size_t)i * s.rows * row;
-    return s;
+    return op_quantized(c, w) ? qmat_stack_bytes(c->k, w->type, m, w->rows, w->cols, c->pool)
+                              : op_matmul_bytes(c, w, m);
 }
 
-size_t op_matmul_stack_bytes(const nn *c, const nn_weight *w, uint32_t n, size_t m)
-{
-    nn_weight s = slice_of(w, n, 0);
-    return op_quantized(c, w) ? qmat_stack_bytes(c->k, w->type, m, s.rows, s.cols, c->pool)
-                              : op_matmul_bytes(c, &s, m);
-}
-
-void op_matmul_stack(nn *c, const nn_weight *w, uint32_t n, const uint32_t *beg,
+void op_matmul_parts(nn *c, const nn_weight *w, const qmat_part *part, uint32_t n,
                      const float *x, float *y, void *scratch, size_t scratch_bytes)
 {
-    uint32_t out = w->rows / n;
-    if (op_quantized(c, w) && beg[n] <= QMAT_STACK_ROWS) {
-        qmat_stack(c->k, c->pool, w->type, w->data, n, beg, x, y, out, w->cols,
+    size_t rows = 0;
+    for (uint32_t i = 0; i < n; i++)
+        rows += part[i].end - part[i].beg;
+    if (op_quantized(c, w) && rows <= QMAT_STACK_ROWS) {
+        qmat_stack(c->k, c->pool, w->type, part, n, x, y, w->rows, w->cols,
                    arena_of(scratch, scratch_bytes));
         return;
     }
     for (uint32_t i = 0; i < n; i++) {
-        nn_weight s = slice_of(w, n, i);
-        if (beg[i + 1] > beg[i])
-            op_matmul(c, &s, x + (size_t)beg[i] * w->cols, y + (size_t)beg[i] * out,
-                      beg[i + 1] - beg[i], scratch, scratch_bytes);
+        nn_weight one = *w;
+        one.data = part[i].w;
+        op_matmul(c, &one, x + part[i].beg * w->cols, y + part[i].beg * w->rows,
+                  part[i].end - part[i].beg, scratch, scratch_bytes);
     }
 }

@@ -14,6 +14,8 @@
 
 #include <math.h>
 
+enum { FORESEE_ROWS = 4, FORESEE_USED = 16 };
+
 typedef struct {
     const nn_experts_args *a;
     const nn_tensor *x, *router, *shared, *shared_gate;
@@ -25,8 +27,30 @@ typedef struct {
     uint32_t *beg;   /* (n + 1) first sorted pair of an expert     */
     float *in;       /* (rows * used, dim) sorted: inputs, later outputs */
     float *gate, *up; /* (rows * used, ffn) */
+    /* those that somebody chose, and their matrices: (n), (3 n) and (n) */
+    uint32_t *busy, n_busy;
+    const void **m;
+    qmat_part *part;
+    nn_weight one[3]; /* the shape of an expert's gate, up, down */
+    float *guess;     /* (rows, n) the next layer's router */
+    void *room;
+    size_t room_bytes;
     const kern *k;
 } job;
+
+/* The best of n that is not among the s picked before. */
+static uint32_t top_of(const float *l, uint32_t n, const uint32_t *pick, uint32_t s)
+{
+    uint32_t best = UINT32_MAX;
+    for (uint32_t e = 0; e < n; e++) {
+        bool taken = false;
+        for (uint32_t i = 0; i < s; i++)
+            taken = taken || pick[i] == e;
+        if (!taken && (best == UINT32_MAX || l[e] > l[best]))
+            best = e;
+    }
+    return best;
+}
 
 static void choose(const job *j, uint32_t row)
 {
@@ -38,16 +62,8 @@ static void choose(const job *j, uint32_t row)
     for (uint32_t e = 0; e < j->a->n; e++)
         all += expf(l[e] - top);
     for (uint32_t s = 0; s < j->used; s++) {
-        uint32_t best = UINT32_MAX;
-        for (uint32_t e = 0; e < j->a->n; e++) {
-            bool taken = false;
-            for (uint32_t i = 0; i < s; i++)
-                taken = taken || pick[i] == e;
-            if (!taken && (best == UINT32_MAX || l[e] > l[best]))
-                best = e;
-        }
-        pick[s] = best;
-        w[s] = expf(l[best] - top) / all;
+        pick[s] = top_of(l, j->a->n, pick, s);
+        w[s] = expf(l[pick[s]] - top) / all;
         kept += w[s];
     }
     for (uint32_t s = 0; j->a->normalize && s < j->used; s++)
@@ -91,7 +107,10 @@ static void activate(void *ctx, size_t beg, size_t end, int worker)
 {
     const job *j = ctx;
     (void)worker;
-    j->k->silu_mul(j->gate + beg, j->gate + beg, j->up + beg, end - beg);
+    for (size_t i = beg; i < end; i++) {
+        size_t at = j->part[i].beg * j->ffn, n = (j->part[i].end - j->part[i].beg) * j->ffn;
+        j->k->silu_mul(j->gate + at, j->gate + at, j->up + at, n);
+    }
 }
 
 static void combine(void *ctx, size_t beg, size_t end, int worker)
@@ -111,23 +130,89 @@ static void combine(void *ctx, size_t beg, size_t end, int worker)
     }
 }
 
-static void compute(nn *c, job *j, void *room, size_t bytes)
+/* One of the three products, for the first n busy experts. */
+static void product(nn *c, job *j, int which, uint32_t n, const float *x, float *y)
+{
+    for (uint32_t i = 0; i < n; i++)
+        j->part[i] = (qmat_part){j->m[3 * i + which], j->beg[j->busy[i]],
+                                 j->beg[j->busy[i] + 1]};
+    op_matmul_parts(c, &j->one[which], j->part, n, x, y, j->room, j->room_bytes);
+}
+
+static void feed(nn *c, job *j, uint32_t n)
+{
+    product(c, j, 0, n, j->in, j->gate);
+    product(c, j, 1, n, j->in, j->up);
+    pool_run(c->pool, n, op_grain(j->ffn), activate, j);
+    product(c, j, 2, n, j->gate, j->in);
+}
+
+static void feed_resident(nn *c, job *j)
+{
+    const nn_weight *w[] = {j->a->gate, j->a->up, j->a->down};
+    for (int k = 0; k < 3; k++) {
+        size_t row = 0;
+        BUG_IF(!dtype_row_bytes(w[k]->type, w[k]->cols, &row));
+        for (uint32_t i = 0; i < j->n_busy; i++)
+            j->m[3 * i + k] =
+                (const uint8_t *)w[k]->data + (size_t)j->busy[i] * j->one[k].rows * row;
+    }
+    feed(c, j, j->n_busy);
+}
+
+/* What the next layer's router would say of the rows as they are now: they change little
+ * from one layer to the next. */
+static void foresee(nn *c, job *j)
 {
     const nn_experts_args *a = j->a;
-    size_t pairs = (size_t)j->x->rows * j->used;
+    uint32_t best[FORESEE_ROWS * FORESEE_USED], n = 0;
+    if (!j->guess)
+        return;
+    op_matmul(c, a->next_router, j->x->data, j->guess, j->x->rows, j->room, j->room_bytes);
+    for (uint32_t r = 0; r < j->x->rows; r++, n += j->used)
+        for (uint32_t s = 0; s < j->used; s++)
+            best[n + s] = top_of(j->guess + (size_t)r * a->n, a->n, best + n, s);
+    a->store->hint(a->store, a->layer + 1, best, n);
+}
+
+static void feed_stored(nn *c, job *j)
+{
+    nn_expert_store *store = j->a->store;
+    foresee(c, j);
+    while (j->n_busy && c->status == OM_OK) {
+        om_err err = {0};
+        uint32_t got = store->take(store, j->a->layer, j->busy, j->n_busy, j->m, &err);
+        if (got == 0) {
+            nn_fail(c, err.code ? err.code : OM_EIO, "%s", err.msg);
+            return;
+        }
+        feed(c, j, got);
+        store->release(store);
+        j->busy += got;
+        j->n_busy -= got;
+    }
+}
+
+static void compute(nn *c, job *j)
+{
+    const nn_experts_args *a = j->a;
+    uint32_t pairs = j->x->rows * j->used;
     pool_run(c->pool, j->x->rows, op_grain(8 * a->n), choose_rows, j);
     sort_pairs(j);
     pool_run(c->pool, j->x->rows, op_grain(j->x->cols), gather, j);
+    for (uint32_t e = 0; e < a->n; e++)
+        if (j->beg[e + 1] > j->beg[e])
+            j->busy[j->n_busy++] = e;
     if (c->on_linear) {
-        c->on_linear(c->on_linear_ctx, a->gate, j->in, (uint32_t)pairs);
-        c->on_linear(c->on_linear_ctx, a->up, j->in, (uint32_t)pairs);
+        c->on_linear(c->on_linear_ctx, a->gate, j->in, pairs);
+        c->on_linear(c->on_linear_ctx, a->up, j->in, pairs);
     }
-    op_matmul_stack(c, a->gate, a->n, j->beg, j->in, j->gate, room, bytes);
-    op_matmul_stack(c, a->up, a->n, j->beg, j->in, j->up, room, bytes);
-    pool_run(c->pool, pairs * j->ffn, 8192, activate, j);
+    if (a->store)
+        feed_stored(c, j);
+    else
+        feed_resident(c, j);
     if (c->on_linear)
-        c->on_linear(c->on_linear_ctx, a->down, j->gate, (uint32_t)pairs);
-    op_matmul_stack(c, a->down, a->n, j->beg, j->gate, j->in, room, bytes);
+        c->on_linear(c->on_linear_ctx, a->down, j->gate, pairs);
     pool_run(c->pool, j->x->rows, op_grain(j->x->cols * j->used), combine, j);
 }
 
@@ -170,11 +255,21 @@ nn_tensor *nn_experts(nn *c, nn_tensor *x, nn_tensor *router, nn_tensor *shared,
     j.in = nn_scratch(c, pairs * x->cols * sizeof(float));
     j.gate = nn_scratch(c, pairs * j.ffn * sizeof(float));
     j.up = nn_scratch(c, pairs * j.ffn * sizeof(float));
-    size_t n = op_matmul_stack_bytes(c, a->gate, a->n, pairs);
-    n = size_max(n, op_matmul_stack_bytes(c, a->up, a->n, pairs));
-    n = size_max(n, op_matmul_stack_bytes(c, a->down, a->n, pairs));
-    void *room = nn_scratch(c, n);
+    j.busy = nn_scratch(c, a->n * sizeof(*j.busy));
+    j.m = nn_scratch(c, 3 * a->n * sizeof(*j.m));
+    j.part = nn_scratch(c, a->n * sizeof(*j.part));
+    const nn_weight *w[] = {a->gate, a->up, a->down};
+    for (int i = 0; i < 3; i++) {
+        j.one[i] = *w[i];
+        j.one[i].rows = w[i]->rows / a->n;
+        j.room_bytes = size_max(j.room_bytes, op_matmul_parts_bytes(c, &j.one[i], pairs));
+    }
+    if (a->store && a->next_router && x->rows <= FORESEE_ROWS && a->used <= FORESEE_USED) {
+        j.guess = nn_scratch(c, (size_t)x->rows * a->n * sizeof(float));
+        j.room_bytes = size_max(j.room_bytes, op_matmul_bytes(c, a->next_router, x->rows));
+    }
+    j.room = nn_scratch(c, j.room_bytes);
     if (nn_live(c))
-        compute(c, &j, room, n);
+        compute(c, &j);
     return j.y;
 }
