@@ -4,7 +4,7 @@
  * context.  Exit status 0: it fits; 1: it does not. */
 #include "cli/cli.h"
 
-#include "llm/model.h"
+#include "llm/experts.h"
 
 #include <stdio.h>
 
@@ -12,7 +12,7 @@ typedef struct {
     cli *c;
     llm_model *m;
     llm_session_args a;
-    uint64_t available;
+    uint64_t available, experts;
     llm_plan plan;
     llm_plan packed[2]; /* remedies: fewer bits */
 } planner;
@@ -40,6 +40,7 @@ static om_status read_args(planner *p, om_err *err)
 /* A remedy that this model's heads are too short for is left out: its bytes stay 0. */
 static om_status make_plans(planner *p, om_err *err)
 {
+    p->experts = experts_bytes(p->m);
     TRY(llm_plan_of(p->m, &p->a, p->available, &p->plan, err));
     for (size_t i = 0; i < countof(remedy_bits); i++) {
         llm_session_args a = p->a;
@@ -108,7 +109,11 @@ static void print_remedies(const planner *p)
     uint32_t longest = llm_plan_longest(l, packed);
     if (longest)
         cli_print(c, "  --context %u\n", longest);
-    cli_print(c, "  %s of memory\n", cli_bytes(size, l->available + l->cache - l->budget));
+    uint64_t rest = total(l) - p->experts, least = experts_least(p->m);
+    if (p->experts && !l->experts && rest + least <= l->available)
+        cli_print(c, "  --expert-cache %lluM   the other experts are read when wanted\n",
+                  (unsigned long long)((l->available - rest) / 1000000));
+    cli_print(c, "  %s of memory\n", cli_bytes(size, total(l)));
 }
 
 static void json_plan(json_out *o, const llm_plan *l, bool packed)
