@@ -53,6 +53,8 @@ typedef struct {
     float cache_bits;
     uint64_t cache_bytes;     /* most bytes of cache in memory; 0: what is free, with a reserve */
     const char *spill;        /* folder for what is over cache_bytes; NULL: none, OM_ELIMIT */
+    uint64_t expert_bytes;    /* memory for a mixture's experts, read from the file when they are
+                                 wanted; 0: all stay mapped if they fit, else what is free */
     const om_cancel *cancel;  /* checked between operations; may be NULL */
     om_speculate_opts speculate;
 } om_session_opts;
@@ -92,6 +94,9 @@ typedef struct {
      * as without it the answer came, by what the passes cost (1: no guesses). */
     uint32_t drafted_tokens, accepted_tokens;
     double speedup;
+    /* A mixture with a cache of experts: computed since the session was opened, and of those
+     * waited for. */
+    uint64_t experts, experts_awaited;
 } om_generate_stats;
 
 /* Whole UTF-8 characters as they come; return false to stop. */

@@ -136,6 +136,29 @@ void cli_note(cli *c, const char *fmt, ...)
 
 /* ---- progress --------------------------------------------------------------------- */
 
+om_status cli_size(const cli *c, const char *option, uint64_t *out, om_err *err)
+{
+    const char *text = cli_str(c, option);
+    static const struct {
+        char unit;
+        double bytes;
+    } units[] = {{'K', 1e3}, {'M', 1e6}, {'G', 1e9}, {'T', 1e12}};
+    double value, scale = 1;
+    *out = 0;
+    if (!text)
+        return OM_OK;
+    str s = str_of(text);
+    for (size_t i = 0; i < countof(units) && s.n; i++)
+        if ((s.p[s.n - 1] & ~32) == units[i].unit)
+            scale = units[i].bytes;
+    if (scale > 1)
+        s.n--;
+    if (!str_f64(s, &value) || value * scale < 1 || value * scale > 1e18)
+        return fail(err, OM_EARG, "--%s '%s' is not a size; 800M and 4G are", option, text);
+    *out = (uint64_t)(value * scale);
+    return OM_OK;
+}
+
 const char *cli_bytes(char *out, uint64_t bytes)
 {
     static const char *const unit[] = {"B", "kB", "MB", "GB", "TB"};

@@ -84,6 +84,10 @@ void cli_progress_end(cli *c);
 /* Run another command with these arguments, as if it had been typed. */
 om_status cli_delegate(cli *c, const command *cmd, int argc, char **argv, om_err *err);
 
+/* An option's "512M" or "1.5G" in bytes; K, M, G, T of 1000 each as everywhere in our
+ * output; 0 when it is not given. */
+om_status cli_size(const cli *c, const char *option, uint64_t *out, om_err *err);
+
 /* "1.2 GB", "350 ms", "12.3 k" into out (at least 24 bytes); returns out. */
 const char *cli_bytes(char *out, uint64_t bytes);
 const char *cli_duration(char *out, double seconds);

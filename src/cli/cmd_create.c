@@ -11,7 +11,7 @@
 #include <stdio.h>
 
 typedef struct {
-    uint64_t vocab, dim, layers, heads, kv_heads, ffn, context, seed;
+    uint64_t vocab, dim, layers, heads, kv_heads, ffn, context, seed, experts, used;
     bool tied;
 } shape;
 
@@ -27,6 +27,11 @@ static om_status read_shape(cli *c, shape *s, om_err *err)
     s->ffn = (s->dim * 8 / 3 + 31) / 32 * 32;
     if (cli_given(c, "ffn"))
         TRY(cli_u64(c, "ffn", 1, 1 << 20, &s->ffn, err));
+    TRY(cli_u64(c, "experts", 0, 1024, &s->experts, err));
+    TRY(cli_u64(c, "experts-used", 1, 1024, &s->used, err));
+    if (s->experts && s->used > s->experts)
+        return fail(err, OM_EARG, "create: a token cannot use %llu of %llu experts",
+                    (unsigned long long)s->used, (unsigned long long)s->experts);
     TRY(cli_u64(c, "context", 2, 1 << 20, &s->context, err));
     TRY(cli_u64(c, "seed", 0, UINT64_MAX, &s->seed, err));
     s->tied = !cli_flag(c, "untied");
@@ -50,11 +55,17 @@ typedef struct {
     om_err *err;
 } filler;
 
-/* deviation 0: a vector of ones. */
-static void put(filler *f, const char *name, uint64_t rows, uint64_t cols, double deviation)
+/* A stack of `count` matrices (0: a matrix); deviation 0: a vector of ones. */
+static void put(filler *f, const char *name, uint64_t count, uint64_t rows, uint64_t cols,
+                double deviation)
 {
-    tensor t = {.name = str_of(name), .type = DTYPE_F32, .n_dims = deviation > 0 ? 2 : 1,
-                .dim = {deviation > 0 ? rows : cols, deviation > 0 ? cols : 1, 1, 1}};
+    tensor t = {.name = str_of(name), .type = DTYPE_F32, .dim = {1, 1, 1, 1}};
+    if (count)
+        t.dim[t.n_dims++] = count;
+    if (deviation > 0)
+        t.dim[t.n_dims++] = rows;
+    t.dim[t.n_dims++] = cols;
+    rows *= count ? count : 1;
     if (f->announce) {
         gguf_put_tensor_info(f->w, &t);
         return;
@@ -77,28 +88,40 @@ static void put_layer(filler *f, uint64_t layer)
         const char *name;
         uint64_t rows, cols;
         double deviation;
+        enum { ALWAYS, DENSE, MIXED, STACK } when;
     } part[] = {
-        {"attn_norm", 1, s->dim, 0},      {"attn_q", s->dim, s->dim, 0.02},
-        {"attn_k", kv, s->dim, 0.02},     {"attn_v", kv, s->dim, 0.02},
-        {"attn_output", s->dim, s->dim, residual},
-        {"ffn_norm", 1, s->dim, 0},       {"ffn_gate", s->ffn, s->dim, 0.02},
-        {"ffn_up", s->ffn, s->dim, 0.02}, {"ffn_down", s->dim, s->ffn, residual},
+        {"attn_norm", 1, s->dim, 0, ALWAYS},
+        {"attn_q", s->dim, s->dim, 0.02, ALWAYS},
+        {"attn_k", kv, s->dim, 0.02, ALWAYS},
+        {"attn_v", kv, s->dim, 0.02, ALWAYS},
+        {"attn_output", s->dim, s->dim, residual, ALWAYS},
+        {"ffn_norm", 1, s->dim, 0, ALWAYS},
+        {"ffn_gate", s->ffn, s->dim, 0.02, DENSE},
+        {"ffn_up", s->ffn, s->dim, 0.02, DENSE},
+        {"ffn_down", s->dim, s->ffn, residual, DENSE},
+        {"ffn_gate_inp", s->experts, s->dim, 0.02, MIXED},
+        {"ffn_gate_exps", s->ffn, s->dim, 0.02, STACK},
+        {"ffn_up_exps", s->ffn, s->dim, 0.02, STACK},
+        {"ffn_down_exps", s->dim, s->ffn, residual, STACK},
     };
     for (size_t i = 0; i < countof(part); i++) {
+        if (part[i].when != ALWAYS && (part[i].when == DENSE) == (s->experts > 0))
+            continue;
         snprintf(name, sizeof(name), "blk.%u.%s.weight", (unsigned)layer, part[i].name);
-        put(f, name, part[i].rows, part[i].cols, part[i].deviation);
+        put(f, name, part[i].when == STACK ? s->experts : 0, part[i].rows, part[i].cols,
+            part[i].deviation);
     }
 }
 
 static void put_all(filler *f)
 {
     const shape *s = f->s;
-    put(f, "token_embd.weight", s->vocab, s->dim, 0.02);
+    put(f, "token_embd.weight", 0, s->vocab, s->dim, 0.02);
     for (uint64_t i = 0; i < s->layers; i++)
         put_layer(f, i);
-    put(f, "output_norm.weight", 1, s->dim, 0);
+    put(f, "output_norm.weight", 0, 1, s->dim, 0);
     if (!s->tied)
-        put(f, "output.weight", s->vocab, s->dim, 0.02);
+        put(f, "output.weight", 0, s->vocab, s->dim, 0.02);
 }
 
 static void put_metadata(gguf_writer *w, const shape *s, const char *name)
@@ -114,6 +137,10 @@ static void put_metadata(gguf_writer *w, const shape *s, const char *name)
     gguf_put_u32(w, "llama.rope.dimension_count", (uint32_t)(s->dim / s->heads));
     gguf_put_f32(w, "llama.rope.freq_base", 10000.0f);
     gguf_put_f32(w, "llama.attention.layer_norm_rms_epsilon", 1e-5f);
+    if (s->experts) {
+        gguf_put_u32(w, "llama.expert_count", (uint32_t)s->experts);
+        gguf_put_u32(w, "llama.expert_used_count", (uint32_t)s->used);
+    }
     gguf_put_u32(w, "llama.vocab_size", (uint32_t)s->vocab);
 }
 
@@ -175,6 +202,8 @@ static const cli_option options[] = {
     {"heads", 0, "N", "4", "attention heads", false},
     {"kv-heads", 0, "N", NULL, "key-value heads (default: as many as heads)", false},
     {"ffn", 0, "N", NULL, "feed-forward width (default: 8/3 of dim, rounded up to 32)", false},
+    {"experts", 0, "N", "0", "a mixture of so many feed-forward networks; 0: one for all", false},
+    {"experts-used", 0, "N", "2", "experts of a token", false},
     {"context", 0, "N", "256", "longest context", false},
     {"untied", 0, NULL, NULL, "an output matrix of its own", false},
     {"seed", 0, "N", "1", "for the weights", false},

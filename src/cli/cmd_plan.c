@@ -4,7 +4,7 @@
  * context.  Exit status 0: it fits; 1: it does not. */
 #include "cli/cli.h"
 
-#include "llm/model.h"
+#include "llm/experts.h"
 
 #include <stdio.h>
 
@@ -12,36 +12,12 @@ typedef struct {
     cli *c;
     llm_model *m;
     llm_session_args a;
-    uint64_t available;
+    uint64_t available, experts;
     llm_plan plan;
     llm_plan packed[2]; /* remedies: fewer bits */
 } planner;
 
 static const float remedy_bits[] = {4.5f, 3.5f};
-
-/* "512M", "1.5G": bytes, K, M, G of 1000 each as everywhere in our output. */
-static om_status read_bytes(const cli *c, uint64_t *out, om_err *err)
-{
-    const char *text = cli_str(c, "memory");
-    static const struct {
-        char unit;
-        double bytes;
-    } units[] = {{'K', 1e3}, {'M', 1e6}, {'G', 1e9}, {'T', 1e12}};
-    double value, scale = 1;
-    *out = 0;
-    if (!text)
-        return OM_OK;
-    str s = str_of(text);
-    for (size_t i = 0; i < countof(units) && s.n; i++)
-        if ((s.p[s.n - 1] & ~32) == units[i].unit)
-            scale = units[i].bytes;
-    if (scale > 1)
-        s.n--;
-    if (!str_f64(s, &value) || value * scale < 1 || value * scale > 1e18)
-        return fail(err, OM_EARG, "--memory '%s' is not a size; 800M and 4G are", text);
-    *out = (uint64_t)(value * scale);
-    return OM_OK;
-}
 
 static om_status read_args(planner *p, om_err *err)
 {
@@ -57,12 +33,14 @@ static om_status read_args(planner *p, om_err *err)
                               .bits = (float)bits,
                               .k = &c->kernels,
                               .pool = c->pool};
-    return read_bytes(c, &p->available, err);
+    TRY(cli_size(c, "expert-cache", &p->a.expert_cache, err));
+    return cli_size(c, "memory", &p->available, err);
 }
 
 /* A remedy that this model's heads are too short for is left out: its bytes stay 0. */
 static om_status make_plans(planner *p, om_err *err)
 {
+    p->experts = experts_bytes(p->m);
     TRY(llm_plan_of(p->m, &p->a, p->available, &p->plan, err));
     for (size_t i = 0; i < countof(remedy_bits); i++) {
         llm_session_args a = p->a;
@@ -92,6 +70,12 @@ static void print_plan(const planner *p)
     char note[96];
     row(c, "available", l->available, p->available ? "as given" : "free for us now");
     row(c, "weights", l->weights, "mapped from the file");
+    if (l->experts) {
+        char size[24];
+        snprintf(note, sizeof(note), "of %s of experts, the rest read when wanted",
+                 cli_bytes(size, l->experts));
+        row(c, "  experts", p->a.expert_cache, note);
+    }
     snprintf(note, sizeof(note), "batches of %u tokens", l->batch);
     row(c, "activations", l->activations, note);
     snprintf(note, sizeof(note), "%u tokens, %.2f bits per number", l->context, l->bits);
@@ -125,7 +109,11 @@ static void print_remedies(const planner *p)
     uint32_t longest = llm_plan_longest(l, packed);
     if (longest)
         cli_print(c, "  --context %u\n", longest);
-    cli_print(c, "  %s of memory\n", cli_bytes(size, l->available + l->cache - l->budget));
+    uint64_t rest = total(l) - p->experts, least = experts_least(p->m);
+    if (p->experts && !l->experts && rest + least <= l->available)
+        cli_print(c, "  --expert-cache %lluM   the other experts are read when wanted\n",
+                  (unsigned long long)((l->available - rest) / 1000000));
+    cli_print(c, "  %s of memory\n", cli_bytes(size, total(l)));
 }
 
 static void json_plan(json_out *o, const llm_plan *l, bool packed)
@@ -134,6 +122,7 @@ static void json_plan(json_out *o, const llm_plan *l, bool packed)
     json_put_f64(o, "bits", l->bits);
     json_put_u64(o, "available", l->available);
     json_put_u64(o, "weights", l->weights);
+    json_put_u64(o, "experts", l->experts);
     json_put_u64(o, "activations", l->activations);
     json_put_u64(o, "cache", l->cache);
     json_put_u64(o, "tables", l->tables);
@@ -189,6 +178,8 @@ static const cli_option options[] = {
     {"batch", 0, "N", "256", "prompt tokens computed at once", false},
     {"cache-bits", 0, "BITS", "16", "most bits per number of the older cache, such as 4.5",
      false},
+    {"expert-cache", 0, "SIZE", NULL,
+     "memory for a mixture's experts, the others being read when wanted", false},
     {"memory", 0, "SIZE", NULL, "plan for so much free memory, such as 800M or 4G", false},
     {0},
 };

@@ -97,6 +97,8 @@ static om_status open_all(runner *r, om_err *err)
     TRY(read_sampling(c, &r->how, err));
     TRY(read_form(r, err));
     om_speculate_opts speculate = {0};
+    uint64_t experts;
+    TRY(cli_size(c, "expert-cache", &experts, err));
     TRY(read_speculation(c, &speculate, err));
     TRY(om_model_open(c->operand[0], &mo, &r->m, err));
     if (cli_given(c, "adapter"))
@@ -105,7 +107,7 @@ static om_status open_all(runner *r, om_err *err)
                           .threads = (uint32_t)pool_threads(c->pool),
                           .cache_f32 = cli_flag(c, "cache-f32"),
                           .cache_bits = (float)bits, .spill = cli_str(c, "spill"),
-                          .speculate = speculate};
+                          .expert_bytes = experts, .speculate = speculate};
     return om_session_open(r->m, &so, &r->s, err);
 }
 
@@ -162,6 +164,10 @@ static void note_speed(const runner *r, const om_generate_stats *st)
     if (st->accepted_tokens)
         cli_note(r->c, "%u of %u guessed tokens came true: %.2f times as fast",
                  st->accepted_tokens, st->drafted_tokens, st->speedup);
+    if (st->experts)
+        cli_note(r->c, "%llu experts computed, %.1f %% of them were in memory in time",
+                 (unsigned long long)st->experts,
+                 100 - 100.0 * (double)st->experts_awaited / (double)st->experts);
 }
 
 static om_status generate(runner *r, const char *prompt, om_generate_stats *st, om_err *err)
@@ -188,6 +194,8 @@ static void answer_json(runner *r, const om_generate_stats *st)
     json_put_u64(&o, "drafted_tokens", st->drafted_tokens);
     json_put_u64(&o, "accepted_tokens", st->accepted_tokens);
     json_put_f64(&o, "speculation_speedup", st->speedup);
+    json_put_u64(&o, "experts", st->experts);
+    json_put_u64(&o, "experts_awaited", st->experts_awaited);
     json_put_u64(&o, "peak_rss_bytes", os_peak_rss_bytes());
     json_shut(&o, '}');
     cli_write(r->c, (str){(const char *)b.data, b.len});
@@ -388,6 +396,9 @@ static const cli_option options[] = {
     {"cache-bits", 0, "BITS", "0",
      "most bits per number of the older cache; 16: plain; 0: plain when that fits", false},
     {"spill", 0, "FOLDER", NULL, "where the cache goes that memory has no room for", false},
+    {"expert-cache", 0, "SIZE", NULL,
+     "memory for a mixture's experts, the others being read when wanted; default: all, or "
+     "what is free", false},
     {"speculate", 0, "KIND", "auto",
      "guess tokens ahead, for the same text sooner: auto, off, lookup or draft=FILE", false},
     {"adapter", 'a', "PATH", NULL, "a LoRA adapter to use: PEFT folder or GGUF file", false},

@@ -123,5 +123,16 @@ bool qmat_supported(dtype t);
 size_t qmat_bytes(const kern *k, dtype t, size_t m, size_t n, size_t kk, const pool *p);
 void qmat(const kern *k, pool *p, dtype t, const void *w, const float *x, size_t ldx,
           float *y, size_t ldy, size_t m, size_t n, size_t kk, arena scratch);
+/* Few rows by several matrices: rows [beg, end) of X and Y belong to matrix w, n x k, of one
+ * of `count` parts; at most QMAT_STACK_ROWS rows in all, and no part without.  The same
+ * bits as a qmat for each; scratch of qmat_stack_bytes for all m rows. */
+enum { QMAT_STACK_ROWS = 64 };
+typedef struct {
+    const void *w;
+    size_t beg, end;
+} qmat_part;
+size_t qmat_stack_bytes(const kern *k, dtype t, size_t m, size_t n, size_t kk, const pool *p);
+void qmat_stack(const kern *k, pool *p, dtype t, const qmat_part *part, uint32_t count,
+                const float *x, float *y, size_t n, size_t kk, arena scratch);
 
 #endif

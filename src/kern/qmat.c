@@ -261,14 +261,12 @@ static const qmat_many_row *many_row(const job *j, size_t rows)
     return r && r->strip && rows >= QMAT_MANY_FROM ? r : NULL;
 }
 
-static void run_tile(job *j, pool *p, size_t rows, arena scratch)
+/* The tile's parts for m rows at `at`, which is aligned. */
+static void lay_tile(job *j, size_t m, size_t rows, const qmat_many_row *many, char *at)
 {
     const qmat_row *row = &j->ks->packed[j->type];
-    const qmat_many_row *many = many_row(j, rows);
-    size_t part[3], m = many ? size_align(rows, 16) : rows;
+    size_t part[3];
     tile_bytes(m, j->k, part);
-    char *at = scratch.beg + (-(uintptr_t)scratch.beg & 63);
-    BUG_IF(part[0] + part[1] + part[2] > (size_t)(scratch.end - at));
     j->strip = many ? many->strip : row->strip;
     j->tile = (qmat_x){.m = m, .k = j->k, .rows = rows, .piece = many ? many->piece : 32,
                        .block = dtype_of(j->type)->block, .group = row->group,
@@ -276,7 +274,18 @@ static void run_tile(job *j, pool *p, size_t rows, arena scratch)
     j->tile.q = (int8_t *)at;
     j->tile.d = (float *)(at + part[0]);
     j->tile.sum = (int32_t *)(at + part[0] + part[1]);
-    pool_run(p, m, size_max(((size_t)1 << 14) / size_max(j->k, 1), 1), quantize_rows, j);
+}
+
+static size_t quantize_grain(size_t k) { return size_max(((size_t)1 << 14) / size_max(k, 1), 1); }
+
+static void run_tile(job *j, pool *p, size_t rows, arena scratch)
+{
+    const qmat_many_row *many = many_row(j, rows);
+    size_t part[3], m = many ? size_align(rows, 16) : rows;
+    char *at = scratch.beg + (-(uintptr_t)scratch.beg & 63);
+    BUG_IF(tile_bytes(m, j->k, part) - 64 > (size_t)(scratch.end - at));
+    lay_tile(j, m, rows, many, at);
+    pool_run(p, m, quantize_grain(j->k), quantize_rows, j);
     pool_run(p, j->n, grain(m, j->k, j->ks->lanes), packed_rows, j);
 }
 
@@ -296,4 +305,79 @@ void qmat(const kern *k, pool *p, dtype t, const void *w, const float *x, size_t
         j.y = y + i * ldy;
         run_tile(&j, p, size_min(m - i, step), scratch);
     }
+}
+
+/* ---- a stack of matrices -------------------------------------------------------------
+ *
+ * Every matrix that has rows gets a tile of its own, so that a lone row takes the path of
+ * lone rows; rows are quantized, and strips of all matrices multiplied, in one cut each. */
+
+typedef struct {
+    job part[QMAT_STACK_ROWS];
+    struct {
+        uint32_t part, row;
+    } of[QMAT_STACK_ROWS]; /* every row */
+    size_t strips;         /* of one matrix */
+} stack;
+
+static void stack_quantize(void *ctx, size_t beg, size_t end, int worker)
+{
+    stack *s = ctx;
+    for (size_t r = beg; r < end; r++)
+        quantize_rows(&s->part[s->of[r].part], s->of[r].row, s->of[r].row + 1, worker);
+}
+
+static void stack_strips(void *ctx, size_t beg, size_t end, int worker)
+{
+    const stack *s = ctx;
+    while (beg < end) {
+        job j = s->part[beg / s->strips];
+        size_t first = beg % s->strips, lanes = j.ks->lanes;
+        size_t last = size_min(s->strips, first + (end - beg));
+        pool_fn *rows = j.ks->plain[j.type] ? plain_rows : packed_rows;
+        rows(&j, first * lanes, size_min(last * lanes, j.n), worker);
+        beg += last - first;
+    }
+}
+
+size_t qmat_stack_bytes(const kern *k, dtype t, size_t m, size_t n, size_t kk, const pool *p)
+{
+    size_t part[3];
+    size_t most = qmat_bytes(k, t, m, n, kk, p);
+    return size_max(most, size_min(m, QMAT_STACK_ROWS) * tile_bytes(1, kk, part));
+}
+
+void qmat_stack(const kern *k, pool *p, dtype t, const qmat_part *part, uint32_t count,
+                const float *x, float *y, size_t n, size_t kk, arena scratch)
+{
+    job all = {.ks = kernels_of(k), .type = t, .ldx = kk, .ldy = n, .n = n, .k = kk};
+    bool plain = all.ks->plain[t] != NULL;
+    stack s = {.strips = (n + all.ks->lanes - 1) / all.ks->lanes};
+    size_t sizes[3], rows = 0;
+    BUG_IF(!qmat_supported(t) || !dtype_row_bytes(t, kk, &all.stride));
+    char *at = plain ? NULL : scratch.beg + (-(uintptr_t)scratch.beg & 63);
+    for (uint32_t i = 0; i < count; i++) {
+        job *j = &s.part[i];
+        size_t m = part[i].end - part[i].beg;
+        BUG_IF(m == 0 || rows + m > QMAT_STACK_ROWS);
+        *j = all;
+        j->m = m;
+        j->w = part[i].w;
+        j->x = x + part[i].beg * kk;
+        j->y = y + part[i].beg * n;
+        for (uint32_t r = 0; r < m; r++, rows++) {
+            s.of[rows].part = i;
+            s.of[rows].row = r;
+        }
+        if (!plain) {
+            size_t bytes = tile_bytes(m, kk, sizes) - 64;
+            BUG_IF(bytes > (size_t)(scratch.end - at));
+            lay_tile(j, m, m, NULL, at);
+            at += bytes;
+        }
+    }
+    if (!plain)
+        pool_run(p, rows, quantize_grain(kk), stack_quantize, &s);
+    pool_run(p, count * s.strips, grain(1, kk, all.ks->lanes) / all.ks->lanes, stack_strips,
+             &s);
 }

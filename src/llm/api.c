@@ -147,6 +147,7 @@ static om_status session_fill(om_session *s, const om_session_opts *o, om_err *e
         .cancel = o->cancel ? o->cancel : &s->own,
         .pool = s->pool, .kv_type = o->cache_f32 ? DTYPE_F32 : DTYPE_F16,
         .bits = o->cache_bits, .budget = o->cache_bytes, .spill = o->spill,
+        .expert_cache = o->expert_bytes,
     };
     TRY(llm_session_fit(s->m, &a, err));
     TRY(llm_session_open(s->m, &a, &s->s, err));
@@ -447,6 +448,9 @@ void om_statistics(const om_session *s, om_generate_stats *out)
     out->drafted_tokens = (uint32_t)sp.drafted;
     out->accepted_tokens = (uint32_t)sp.accepted;
     out->speedup = sp.speedup;
+    llm_expert_stats ex = llm_experts_now(llm_session_kv(s->s));
+    out->experts = ex.requests;
+    out->experts_awaited = ex.misses;
 }
 
 om_status om_generate(om_session *s, const char *prompt, const om_generate_opts *opts,

@@ -38,7 +38,8 @@ static om_status rehearse(nn *c, void *ctx)
                    .rows = r->rows,
                    .seq = r->kv->seq,
                    .n_seq = 1,
-                   .kv = r->kv->layer};
+                   .kv = r->kv->layer,
+                   .experts = experts_face(r->kv->experts)};
     nn_tensor *x = nn_rows(c, m->arch->forward(c, m, &b), r->kv->out_row, 1);
     nn_linear(c, x, m->output, NULL);
     return c->status;
@@ -81,6 +82,7 @@ om_status llm_plan_of(llm_model *m, const llm_session_args *a, uint64_t availabl
     if (available)
         out->memory = available;
     args.batch = (uint32_t)size_min(args.batch ? args.batch : LLM_BATCH, out->context);
+    args.expert_cache = 0; /* the forward is the same with and without */
     TRY(llm_kv_open(m, &args, &kv, err));
     om_status s = measure(kv, out->context, &out->activations, err);
     out->batch = kv->batch;
@@ -92,6 +94,11 @@ om_status llm_plan_of(llm_model *m, const llm_session_args *a, uint64_t availabl
     llm_kv_close(kv);
     uint64_t pages = kv_pages_of(out->context);
     out->weights = weight_bytes(m);
+    if (a->expert_cache && m->h.n_expert) {
+        out->experts = experts_bytes(m);
+        out->weights -= out->experts;
+        out->weights += a->expert_cache < out->experts ? a->expert_cache : out->experts;
+    }
     out->tables = (uint64_t)m->h.vocab * sizeof(float) + out->context * sizeof(int32_t) +
                   pages * (sizeof(kv_page) + sizeof(kv_page *) + sizeof(nn_kv_page)) +
                   out->batch * (2 * sizeof(int32_t) + sizeof(nn_seq) + sizeof(uint32_t));
@@ -106,12 +113,25 @@ om_status llm_plan_of(llm_model *m, const llm_session_args *a, uint64_t availabl
     return s;
 }
 
+/* Experts that do not fit beside the rest get a cache of what is left; no less than works. */
+static void fit_experts(const llm_model *m, llm_session_args *a, const llm_plan *p)
+{
+    uint64_t experts = experts_bytes(m), least = experts_least(m);
+    uint64_t rest = p->weights - experts + p->activations + p->tables + p->reserve + p->cache;
+    if (!experts || a->expert_cache || !p->available || rest + experts <= p->available)
+        return;
+    a->expert_cache = p->available > rest + least ? p->available - rest : least;
+}
+
 om_status llm_session_fit(llm_model *m, llm_session_args *a, om_err *err)
 {
     static const float fewer[] = {4.5f, 3.5f};
     llm_plan p, packed;
     om_err unfit;
     TRY(llm_plan_of(m, a, 0, &p, err));
+    fit_experts(m, a, &p);
+    if (a->expert_cache)
+        TRY(llm_plan_of(m, a, 0, &p, err));
     for (size_t i = 0; i < countof(fewer) && a->bits <= 0 && !p.fits; i++) {
         llm_session_args b = *a;
         b.bits = fewer[i];

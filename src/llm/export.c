@@ -23,6 +23,7 @@ typedef struct {
     uint64_t rows;
     uint32_t cols;
     bool vector;
+    uint32_t stack; /* matrices one after the other; 1: a matrix */
 } out_tensor;
 
 typedef struct {
@@ -73,6 +74,7 @@ static om_status visit(exporter *x, const llm_name *n, uint32_t layer, tensor_fn
         return OM_OK;
     llm_name_put(t.name, n->fused ? n->fused : n->name, layer);
     t.vector = n->rows == SIZE_ONE;
+    t.stack = n->flags & NAME_STACK ? x->m->h.n_expert : 1;
     t.cols = w->cols;
     for (const llm_name *q = n; q->name && t.n_parts < 3; q++)
         if (q == n || (n->fused && q->fused && strcmp(q->fused, n->fused) == 0)) {
@@ -81,7 +83,8 @@ static om_status visit(exporter *x, const llm_name *n, uint32_t layer, tensor_fn
             t.rows += t.vector ? t.part[t.n_parts]->cols : t.part[t.n_parts]->rows;
             t.n_parts++;
         }
-    t.type = t.vector || w == x->m->pos_embed ? DTYPE_F32 : type_of(x, w);
+    bool exact = t.vector || w == x->m->pos_embed || (n->flags & NAME_EXACT);
+    t.type = exact ? DTYPE_F32 : type_of(x, w);
     return fn(x, &t);
 }
 
@@ -115,10 +118,13 @@ static om_status walk(exporter *x, tensor_fn *fn)
 static om_status announce(exporter *x, const out_tensor *t)
 {
     tensor info = {.name = str_of(t->name), .type = t->type, .dim = {1, 1, 1, 1}};
-    info.n_dims = t->vector ? 1 : 2;
-    info.dim[0] = t->rows;
+    info.n_dims = t->vector ? 1 : t->stack > 1 ? 3 : 2;
+    uint64_t *dim = info.dim;
+    if (t->stack > 1)
+        *dim++ = t->stack;
+    *dim++ = t->rows / t->stack;
     if (!t->vector)
-        info.dim[1] = t->cols;
+        *dim = t->cols;
     const dtype_traits *d = dtype_of(t->type);
     if (!d->pack && !x->encoder && t->part[0]->type != t->type)
         return fail(x->err, OM_EUNSUPPORTED, "export: %s cannot be written, only read",
@@ -212,7 +218,7 @@ static om_status write_tensor(exporter *x, const out_tensor *t)
 {
     for (uint32_t i = 0; i < t->n_parts; i++) {
         const nn_weight *w = t->part[i];
-        bool keep = !x->encoder || t->type == w->type ||
+        bool keep = !x->encoder || t->type == w->type || t->type == DTYPE_F32 ||
                     x->encoder->type_of(x->encoder->ctx, w) == DTYPE_COUNT;
         if (t->vector)
             TRY(write_vector(x, t->part[i], t->flags[i]));
@@ -294,6 +300,14 @@ static void put_hparams(gguf_writer *w, const llm_model *m)
     gguf_put_f32(w, key(&k, m->out_norm_b ? "attention.layer_norm_epsilon"
                                           : "attention.layer_norm_rms_epsilon"),
                  h->norm_eps);
+    if (h->n_expert) {
+        gguf_put_u32(w, key(&k, "expert_count"), h->n_expert);
+        gguf_put_u32(w, key(&k, "expert_used_count"), h->n_expert_used);
+        gguf_put_u32(w, key(&k, "expert_feed_forward_length"), h->expert_ffn);
+        if (h->shared_ffn)
+            gguf_put_u32(w, key(&k, "expert_shared_feed_forward_length"), h->shared_ffn);
+        gguf_put_bool(w, key(&k, "expert_weights_norm"), h->expert_norm);
+    }
     if (h->window)
         gguf_put_u32(w, key(&k, "attention.sliding_window"), h->window);
     if (h->attn_scale > 0)

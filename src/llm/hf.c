@@ -126,6 +126,24 @@ static om_status read_activation(const llm_model *m, const json *c, om_err *err)
                 (int)size_min(act.n, 40), act.p, m->arch->name);
 }
 
+/* Names of Mixtral, of Qwen, of OLMoE (whose experts have the one width there is). */
+static om_status read_experts(llm_model *m, const json *c, om_err *err)
+{
+    llm_hparams *h = &m->h;
+    h->n_expert = count(either(c, "num_local_experts", "num_experts"), 0);
+    if (h->n_expert == 0)
+        return OM_OK;
+    h->n_expert_used = count(json_get(c, "num_experts_per_tok"), 0);
+    h->expert_ffn = count(json_get(c, "moe_intermediate_size"), h->ffn);
+    h->shared_ffn = count(json_get(c, "shared_expert_intermediate_size"), 0);
+    h->expert_norm = json_bool(json_get(c, "norm_topk_prob"), m->arch->expert_norm);
+    const json *dense = json_get(c, "mlp_only_layers");
+    if (count(json_get(c, "decoder_sparse_step"), 1) != 1 || (dense && dense->child))
+        return fail(err, OM_EUNSUPPORTED,
+                    "model: experts in some blocks and none in others are not supported");
+    return OM_OK;
+}
+
 static om_status read_config(llm_model *m, const json *c, om_err *err)
 {
     llm_hparams *h = &m->h;
@@ -145,6 +163,7 @@ static om_status read_config(llm_model *m, const json *c, om_err *err)
     h->head_dim = count(json_get(c, "head_dim"), h->n_head ? h->dim / h->n_head : 0);
     h->norm_eps = (float)json_f64(either(c, "rms_norm_eps", "layer_norm_epsilon"), 1e-5);
     h->tied = json_bool(json_get(c, "tie_word_embeddings"), false);
+    TRY(read_experts(m, c, err));
     TRY(read_window(h, c, err));
     TRY(read_activation(m, c, err));
     const json *rope = json_get(c, "rope_parameters"); /* transformers 5 and later */

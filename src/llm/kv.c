@@ -253,7 +253,9 @@ static om_status fill(llm_kv *kv, const llm_session_args *a, om_err *err)
         kv->layer[i] = (nn_kv_layer){.layer = i, .rotate = llm_packs(a)};
     TRY(nn_open(&(nn_config){.k = a->k, .pool = a->pool}, &kv->c, err));
     kv->c->exact = a->exact;
-    return OM_OK;
+    return a->expert_cache && h->n_expert
+               ? experts_open(kv->m, a->expert_cache, &kv->experts, err)
+               : OM_OK;
 }
 
 om_status llm_kv_open(llm_model *m, const llm_session_args *a, llm_kv **out, om_err *err)
@@ -278,6 +280,7 @@ void llm_kv_close(llm_kv *kv)
     if (!kv || --kv->refs)
         return;
     nn_close(kv->c);
+    experts_close(kv->experts);
     kv_spill_close(kv);
     kv_form_close(&kv->plain);
     kv_form_close(&kv->packed);
@@ -292,5 +295,11 @@ void llm_kv_close(llm_kv *kv)
 }
 
 llm_kv_stats llm_kv_now(const llm_kv *kv) { return kv->now; }
+
+llm_expert_stats llm_experts_now(const llm_kv *kv)
+{
+    return kv->experts ? experts_now(kv->experts) : (llm_expert_stats){0};
+}
+
 uint64_t llm_kv_bytes(const llm_kv *kv) { return kv->now.memory; }
 uint64_t llm_kv_page_bytes(const llm_kv *kv) { return kv->now.page_bytes; }

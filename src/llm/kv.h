@@ -2,7 +2,7 @@
 #ifndef LLM_KV_H
 #define LLM_KV_H
 
-#include "llm/model.h"
+#include "llm/experts.h"
 
 /* How a page is stored: where each layer's blocks lie. */
 typedef struct {
@@ -30,6 +30,7 @@ struct llm_kv {
     char *spill; /* folder or NULL */
     kv_segment *segments;
     llm_session *sessions; /* a list, the last used first */
+    expert_store *experts; /* NULL: all are mapped */
     /* the forward */
     nn *c;
     nn_kv_layer *layer; /* (n_layer) */

@@ -207,6 +207,7 @@ void llm_close(llm_model *m)
     mem_free(o->layers);
     mem_free(o->chat_text);
     mem_free(o->name_text);
+    mem_free(o->path);
     mem_free(o);
     mem_free(m);
 }

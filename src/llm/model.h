@@ -19,14 +19,22 @@ typedef struct {
     float attn_scale;      /* 0: 1/sqrt(head_dim) */
     nn_rope_args rope;
     bool tied;             /* output shares the embedding */
+    /* A mixture of experts; n_expert 0: none.  shared_ffn 0: no shared expert. */
+    uint32_t n_expert, n_expert_used, expert_ffn, shared_ffn;
+    bool expert_norm;      /* the weights of the experts used add up to one */
 } llm_hparams;
 
 /* Shapes: q (n_head*head_dim, dim), k v (n_kv_head*head_dim, dim), o (dim, n_head*head_dim),
- * gate up (ffn, dim), down (dim, ffn); norms and biases (1, n) and always F32. */
+ * gate up (ffn, dim), down (dim, ffn); norms and biases (1, n) and always F32.  Experts lie
+ * in stacks, one after the other: expert_gate expert_up (n_expert*expert_ffn, dim),
+ * expert_down (n_expert*dim, expert_ffn); router (n_expert, dim), shared_router (1, dim),
+ * shared_* like gate, up and down. */
 typedef struct {           /* NULL where a family has no such weight */
     nn_weight *attn_norm, *attn_norm_b, *q, *q_b, *k, *k_b, *v, *v_b, *o, *o_b;
     nn_weight *q_norm, *k_norm;
     nn_weight *ffn_norm, *ffn_norm_b, *gate, *gate_b, *up, *up_b, *down, *down_b;
+    nn_weight *router, *expert_gate, *expert_up, *expert_down;
+    nn_weight *shared_router, *shared_gate, *shared_up, *shared_down;
 } llm_layer;
 
 typedef struct llm_arch llm_arch;
@@ -66,6 +74,7 @@ typedef struct {
     const nn_kv_layer *kv;     /* (n_layer) or NULL */
     uint32_t recompute;        /* so many first blocks keep only their input for backward */
     const llm_stretch *stretch; /* NULL: every block */
+    nn_expert_store *experts;  /* NULL: they are all in memory, or there are none */
 } llm_batch;
 
 /* A family: one file arch/<name>.c, one row. */
@@ -78,6 +87,8 @@ struct llm_arch {
     const struct llm_name *names; /* its weights in GGUF and HF: arch/names.h */
     bool rope_neox;            /* layout of q,k rows in GGUF files of this family */
     bool hf_permuted_qk;       /* HF->GGUF of this family permutes q and k rows */
+    bool expert_norm;          /* llm_hparams.expert_norm, where the file does not tell */
+    const llm_arch *experts;   /* the family that a GGUF of this name with experts is */
 };
 extern const llm_arch *const llm_archs[]; /* ends with NULL */
 const llm_arch *llm_arch_find(str name);  /* by name or hf_names; NULL: none */
@@ -174,7 +185,18 @@ typedef struct {
                                page and the last three quarters stay */
     const char *spill;      /* over budget, pages move to files in this folder; NULL: no */
     llm_kv *kv;             /* shared pages; then only context, cancel and endless count */
+    uint64_t expert_cache;  /* bytes for experts read from the file when they are wanted; 0:
+                               all stay mapped */
 } llm_session_args;
+
+/* A cache of experts, since it was opened. */
+typedef struct {
+    uint32_t experts, slots;    /* in the file; in the cache at once */
+    uint64_t cache_bytes;
+    uint64_t requests, misses;  /* experts computed; of those waited for */
+    uint64_t read_bytes, waited_ns;
+} llm_expert_stats;
+
 
 /* Pages for sessions opened with args.kv; args.context and args.cancel do not count.
  * Closing gives up the caller's hold: it ends with its last session. */
@@ -187,6 +209,7 @@ typedef struct {
     size_t packed_bytes;      /* and packed; 0 when pages are never packed */
 } llm_kv_stats;
 llm_kv_stats llm_kv_now(const llm_kv *kv);
+llm_expert_stats llm_experts_now(const llm_kv *kv); /* zeros: no cache of experts */
 uint64_t llm_kv_bytes(const llm_kv *kv);      /* memory, of the above */
 uint64_t llm_kv_page_bytes(const llm_kv *kv); /* page_bytes */
 
@@ -208,6 +231,8 @@ typedef struct {
     double bits;                  /* per number of the cache, once it is old */
     size_t page_bytes, packed_bytes;
     uint64_t weights, activations, tables, cache, reserve;
+    uint64_t experts;             /* of the weights: those that the cache of experts stands for,
+                                     as they lie in the file; 0: all are mapped */
     uint64_t memory, available;
     uint64_t budget;              /* for the cache: available less all the others */
     bool fits;                    /* cache <= budget */

@@ -137,6 +137,54 @@ static om_status take(binder *b, const llm_name *n, const char *file_name, const
     return turned ? take_transposed(b, t, at, w, err) : take_rows(b, t, at, w, err);
 }
 
+/* "...experts.@..." with the expert's number put in. */
+static void put_expert(char out[LLM_NAME_BYTES], const char *pattern, uint32_t expert)
+{
+    const char *at = strchr(pattern, '@');
+    int n = snprintf(out, LLM_NAME_BYTES, "%.*s%u%s", (int)(at - pattern), pattern, expert,
+                     at + 1);
+    BUG_IF(n < 0 || n >= LLM_NAME_BYTES);
+}
+
+/* A folder keeps every expert's matrix by itself, and not next to each other: copied into
+ * one stack. */
+static om_status gather(binder *b, const llm_name *n, uint32_t layer, nn_weight *w, om_err *err)
+{
+    char pattern[LLM_NAME_BYTES], file_name[LLM_NAME_BYTES];
+    uint32_t count = b->m->h.n_expert;
+    size_t row, bytes;
+    uint8_t *all = NULL;
+    llm_name_put(pattern, n->hf, layer);
+    for (uint32_t i = 0; i < count; i++) {
+        put_expert(file_name, pattern, i);
+        const tensor *t = b->src->find(b->src->ctx, file_name);
+        if (!t)
+            return fail(err, OM_EFORMAT,
+                        "model: the folder has no tensor '%s', which a %s needs", file_name,
+                        b->m->arch->hf_names);
+        if (tensor_rows(t) != w->rows / count || tensor_cols(t) != w->cols)
+            return wrong_shape(file_name, t, w->rows / count, w->cols, err);
+        if (!all) {
+            w->type = t->type;
+            bool sizes = dtype_of(t->type) && dtype_of(t->type)->unpack &&
+                         dtype_row_bytes(t->type, w->cols, &row) &&
+                         size_mul(row, w->rows, &bytes);
+            if (!sizes)
+                return fail(err, OM_EUNSUPPORTED, "model: %s has type %d, which cannot be read",
+                            file_name, (int)t->type);
+            w->data = all = copy_of(b->m, bytes);
+            if (!all)
+                return fail(err, OM_ENOMEM, "model: no memory for %s (%zu bytes)", w->name,
+                            bytes);
+        }
+        if (t->type != w->type)
+            return fail(err, OM_EUNSUPPORTED, "model: %s has another type than expert 0",
+                        file_name);
+        memcpy(all + i * (w->rows / count) * row, t->data, w->rows / count * row);
+    }
+    return OM_OK;
+}
+
 static om_status bind_one(binder *b, const llm_name *n, uint32_t layer, nn_weight **slot,
                           om_err *err)
 {
@@ -146,12 +194,13 @@ static om_status bind_one(binder *b, const llm_name *n, uint32_t layer, nn_weigh
     llm_name_put(file_name, pattern, layer);
     if ((n->flags & NAME_OUTPUT) && m->h.tied)
         return OM_OK;
-    const tensor *t = b->src->find(b->src->ctx, file_name);
+    bool stack = (n->flags & NAME_STACK) && b->src->hf;
+    const tensor *t = stack ? NULL : b->src->find(b->src->ctx, file_name);
     if (!t && (n->flags & NAME_OUTPUT))
         m->h.tied = true;
     if (!t && (n->flags & (NAME_OPTIONAL | NAME_OUTPUT)))
         return OM_OK;
-    if (!t)
+    if (!t && !stack)
         return fail(err, OM_EFORMAT, "model: the file has no tensor '%s', which a %s needs",
                     file_name, m->arch->name);
     nn_weight *w = &m->weight[b->n];
@@ -159,7 +208,7 @@ static om_status bind_one(binder *b, const llm_name *n, uint32_t layer, nn_weigh
     llm_name_put(name, n->name, layer);
     *w = (nn_weight){.name = name, .rows = llm_size_of(&m->h, n->rows),
                      .cols = llm_size_of(&m->h, n->cols)};
-    TRY(take(b, n, file_name, t, w, err));
+    TRY(stack ? gather(b, n, layer, w, err) : take(b, n, file_name, t, w, err));
     b->n++;
     *slot = w;
     return OM_OK;

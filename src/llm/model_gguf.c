@@ -75,6 +75,19 @@ static om_status read_scaling(llm_model *m, keys *k, om_err *err)
     return OM_OK;
 }
 
+static void read_experts(llm_model *m, keys *k)
+{
+    llm_hparams *h = &m->h;
+    h->n_expert = count(k, "expert_count", 0);
+    if (h->n_expert == 0)
+        return;
+    h->n_expert_used = count(k, "expert_used_count", 0);
+    h->expert_ffn = count(k, "expert_feed_forward_length", h->ffn);
+    h->shared_ffn = count(k, "expert_shared_feed_forward_length", 0);
+    h->expert_norm = gguf_bool(k->g, key(k, "expert_weights_norm"), m->arch->expert_norm);
+    h->ffn = h->ffn ? h->ffn : h->expert_ffn;
+}
+
 static om_status read_hparams(llm_model *m, keys *k, om_err *err)
 {
     llm_hparams *h = &m->h;
@@ -86,6 +99,7 @@ static om_status read_hparams(llm_model *m, keys *k, om_err *err)
     h->n_head = count(k, "attention.head_count", 0);
     h->n_kv_head = count(k, "attention.head_count_kv", h->n_head);
     h->ffn = count(k, "feed_forward_length", 0);
+    read_experts(m, k);
     h->context = count(k, "context_length", 0);
     h->window = count(k, "attention.sliding_window", 0);
     uint32_t width = h->n_head ? h->dim / h->n_head : 0;
@@ -122,7 +136,8 @@ om_status llm_open_gguf(llm_model *m, const char *path, bool own_tok, om_err *er
 {
     llm_owned *o = owned_by(m);
     o->map = mem_alloc(sizeof(os_map));
-    if (!o->map)
+    o->path = mem_strdup(str_of(path));
+    if (!o->map || !o->path)
         return fail(err, OM_ENOMEM, "model: no memory to open %s", path);
     TRY(os_map_open(path, &o->map[0], err));
     o->n_maps = 1;
@@ -135,6 +150,8 @@ om_status llm_open_gguf(llm_model *m, const char *path, bool own_tok, om_err *er
     if (!m->arch)
         return refuse_arch(arch, err);
     keys k = {.g = &o->g, .arch = m->arch->name};
+    if (m->arch->experts && gguf_u64(&o->g, key(&k, "expert_count"), 0))
+        m->arch = m->arch->experts;
     TRY(read_hparams(m, &k, err));
     TRY(llm_bind(m, &(llm_source){find, &o->g, false}, err));
     m->name = gguf_str(&o->g, "general.name", "");

@@ -16,6 +16,11 @@ uint32_t llm_size_of(const llm_hparams *h, llm_size s)
     case SIZE_FFN: return h->ffn;
     case SIZE_VOCAB: return h->vocab;
     case SIZE_CONTEXT: return h->context;
+    case SIZE_EXPERTS: return h->n_expert;
+    case SIZE_EXPERT_FFN: return h->expert_ffn;
+    case SIZE_SHARED_FFN: return h->shared_ffn;
+    case SIZE_ALL_FFN: return h->n_expert * h->expert_ffn;
+    case SIZE_ALL_DIM: return h->n_expert * h->dim;
     case SIZE_ONE: break;
     }
     return 1;
@@ -44,6 +49,22 @@ static om_status check_rope(const nn_rope_args *r, uint32_t head_dim, om_err *er
     return OM_OK;
 }
 
+/* With these the rows of all experts still count in 32 bits. */
+static om_status check_experts(const llm_hparams *h, om_err *err)
+{
+    if (h->n_expert == 0)
+        return OM_OK;
+    if (h->n_expert > 1024 || h->n_expert_used == 0 || h->n_expert_used > h->n_expert)
+        return fail(err, OM_EFORMAT,
+                    "model: %u experts, %u of them used; expected up to 1024, and some of them",
+                    h->n_expert, h->n_expert_used);
+    if (h->expert_ffn == 0 || h->expert_ffn > 1u << 20 || h->shared_ffn > 1u << 20)
+        return fail(err, OM_EFORMAT,
+                    "model: experts are %u wide and the shared one %u, expected 1 to %u",
+                    h->expert_ffn, h->shared_ffn, 1u << 20);
+    return OM_OK;
+}
+
 om_status llm_check_hparams(const llm_hparams *h, om_err *err)
 {
     const struct {
@@ -69,6 +90,7 @@ om_status llm_check_hparams(const llm_hparams *h, om_err *err)
     if (!(h->attn_scale >= 0 && h->attn_scale <= 1e3f))
         return fail(err, OM_EFORMAT, "model: attention scale is %g",
                     (double)h->attn_scale);
+    TRY(check_experts(h, err));
     return check_rope(&h->rope, h->head_dim, err);
 }
 

@@ -28,7 +28,7 @@ typedef struct {
     float *factors;       /* rope frequency factors (n_rot/2) */
     nn_weight *weights;
     llm_layer *layers;
-    char *chat_text, *name_text;
+    char *chat_text, *name_text, *path;
 } llm_owned;
 
 typedef struct {

@@ -154,7 +154,8 @@ static om_status forward(nn *c, void *ctx)
                     .rows = b->rows,
                     .seq = kv->seq,
                     .n_seq = b->n_seq,
-                    .kv = kv->layer};
+                    .kv = kv->layer,
+                    .experts = experts_face(kv->experts)};
     nn_tensor *x = m->arch->forward(c, m, &in);
     if (b->hidden)
         nn_output(c, x, b->hidden + b->rows_before * m->h.dim);

@@ -158,6 +158,36 @@ nn_tensor *nn_add(nn *c, nn_tensor *a, nn_tensor *b);
 nn_tensor *nn_scale(nn *c, nn_tensor *x, float s);
 nn_tensor *nn_silu_mul(nn *c, nn_tensor *gate, nn_tensor *up);
 nn_tensor *nn_gelu(nn *c, nn_tensor *x);
+
+/* A mixture of n experts (op/experts.c).  Weights are stacks, expert after expert: gate and
+ * up (n * ffn, dim), down (n * dim, ffn).  x (rows, dim), router (rows, n) its logits;
+ * shared (rows, dim) and shared_gate (rows, 1), or NULL, an expert that every row takes,
+ * times the sigmoid of its gate.  No backward. */
+typedef struct nn_expert_store nn_expert_store;
+struct nn_expert_store {
+    /* Of n experts of a layer: moves those that can be had now to the front, waiting for
+     * one if need be, and says how many; m[3 i + 0, 1, 2] are gate, up and down of the i-th,
+     * until they are released.  0: failed. */
+    uint32_t (*take)(nn_expert_store *s, uint32_t layer, uint32_t *expert, uint32_t n,
+                     const void **m, om_err *err);
+    void (*release)(nn_expert_store *s);
+    void (*hint)(nn_expert_store *s, uint32_t layer, const uint32_t *expert, uint32_t n);
+};
+
+typedef struct {
+    uint32_t n, used; /* experts; of them for a row */
+    bool normalize;   /* the weights of those used add up to one */
+    const nn_weight *gate, *up, *down;
+    /* NULL, or where the matrices come from when they are not all in memory; then `layer`
+     * tells them apart, and next_router (NULL: none), the router of the layer that follows,
+     * what will probably be wanted there. */
+    nn_expert_store *store;
+    uint32_t layer;
+    const nn_weight *next_router;
+} nn_experts_args;
+nn_tensor *nn_experts(nn *c, nn_tensor *x, nn_tensor *router, nn_tensor *shared,
+                      nn_tensor *shared_gate, const nn_experts_args *a);
+
 nn_tensor *nn_relu(nn *c, nn_tensor *x);
 nn_tensor *nn_tanh(nn *c, nn_tensor *x);
 /* Rows picked by index (last tokens of sequences). */

@@ -30,5 +30,9 @@ void op_product(nn *c, gemm_args *g, arena scratch);
 size_t op_matmul_bytes(const nn *c, const nn_weight *w, size_t m);
 void op_matmul(nn *c, const nn_weight *w, const float *x, float *y, size_t m, void *scratch,
                size_t scratch_bytes);
+/* The same with several matrices of the shape and type of w, each for its rows of x and y. */
+size_t op_matmul_parts_bytes(const nn *c, const nn_weight *w, size_t m);
+void op_matmul_parts(nn *c, const nn_weight *w, const qmat_part *part, uint32_t n,
+                     const float *x, float *y, void *scratch, size_t scratch_bytes);
 
 #endif

@@ -72,32 +72,83 @@ static bool read_number(const char *path, const char *label, uint64_t *out)
     return found;
 }
 
-static uint64_t cgroup_limit(void)
+/* Where the files of this process's memory group lie: /proc/self/cgroup says "0::PATH" of
+ * the one hierarchy there is now, "N:memory:PATH" of the older kind. */
+typedef struct {
+    const char *root, *limit, *used, *stat_cache;
+    char path[512];
+} memory_group;
+
+static bool find_group(memory_group *g)
 {
-    uint64_t v;
-    if (read_number("/sys/fs/cgroup/memory.max", "", &v))
-        return v;
-    if (read_number("/sys/fs/cgroup/memory/memory.limit_in_bytes", "", &v))
-        return v;
-    return UINT64_MAX;
+    char line[640];
+    FILE *f = fopen("/proc/self/cgroup", "re");
+    bool found = false;
+    while (f && fgets(line, sizeof(line), f)) {
+        const char *v1 = strstr(line, ":memory:");
+        bool v2 = strncmp(line, "0::", 3) == 0;
+        if (!v1 && (!v2 || found))
+            continue;
+        *g = v1 ? (memory_group){"/sys/fs/cgroup/memory", "memory.limit_in_bytes",
+                                 "memory.usage_in_bytes", "total_cache ", {0}}
+                : (memory_group){"/sys/fs/cgroup", "memory.max", "memory.current", "file ",
+                                 {0}};
+        const char *from = v1 ? v1 + 8 : line + 3;
+        snprintf(g->path, sizeof(g->path), "%.*s", (int)strcspn(from, "\n"), from);
+        found = true;
+    }
+    if (f)
+        fclose(f);
+    return found;
+}
+
+static bool group_number(const memory_group *g, const char *file, const char *label,
+                         uint64_t *out)
+{
+    char path[700];
+    snprintf(path, sizeof(path), "%s%s/%s", g->root, g->path, file);
+    return read_number(path, label, out);
+}
+
+/* The smallest limit of our group and those around it, and the least that is left in one;
+ * the cache of files gives way and does not count as used.  In a container the groups are
+ * seen from inside, where the root's files are the container's. */
+static void group_memory(uint64_t *limit, uint64_t *left)
+{
+    memory_group g;
+    *limit = *left = UINT64_MAX;
+    if (!find_group(&g))
+        return;
+    for (;;) {
+        uint64_t most, used = 0, cache = 0;
+        if (group_number(&g, g.limit, "", &most)) {
+            group_number(&g, g.used, "", &used);
+            group_number(&g, "memory.stat", g.stat_cache, &cache);
+            used -= cache < used ? cache : used;
+            uint64_t rest = used < most ? most - used : 0;
+            *limit = most < *limit ? most : *limit;
+            *left = rest < *left ? rest : *left;
+        }
+        char *up = strrchr(g.path, '/');
+        if (!up)
+            return;
+        *up = '\0';
+    }
 }
 
 uint64_t os_memory_bytes(void)
 {
-    uint64_t kib = 0, limit = cgroup_limit();
+    uint64_t kib = 0, limit, left;
+    group_memory(&limit, &left);
     read_number("/proc/meminfo", "MemTotal:", &kib);
     return kib * 1024 < limit ? kib * 1024 : limit;
 }
 
 uint64_t os_available_bytes(void)
 {
-    uint64_t kib = 0, limit = cgroup_limit(), used = 0;
+    uint64_t kib = 0, limit, left;
+    group_memory(&limit, &left);
     read_number("/proc/meminfo", "MemAvailable:", &kib);
-    if (limit == UINT64_MAX)
-        return kib * 1024;
-    if (!read_number("/sys/fs/cgroup/memory.current", "", &used))
-        read_number("/sys/fs/cgroup/memory/memory.usage_in_bytes", "", &used);
-    uint64_t left = used < limit ? limit - used : 0;
     return kib * 1024 < left ? kib * 1024 : left;
 }
 

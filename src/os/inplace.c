@@ -68,6 +68,41 @@ om_status os_pread(int fd, uint64_t offset, void *p, size_t n, const char *path,
     return OM_OK;
 }
 
+enum { DIRECT = 4096 }; /* what offset, size and memory of a direct read are multiples of */
+
+om_status os_open_direct(const char *path, int *fd, om_err *err)
+{
+#ifdef O_DIRECT
+    *fd = open(path, O_RDONLY | O_CLOEXEC | O_DIRECT);
+    if (*fd >= 0)
+        return OM_OK;
+#endif
+    *fd = open(path, O_RDONLY | O_CLOEXEC); /* a file system in memory */
+    return *fd >= 0 ? OM_OK : sys_fail(err, "open", path);
+}
+
+size_t os_direct_room(size_t n) { return size_align(n, DIRECT) + DIRECT; }
+
+om_status os_read_direct(int fd, uint64_t offset, size_t n, uint8_t *room, const void **at,
+                         const char *path, om_err *err)
+{
+    uint64_t from = offset / DIRECT * DIRECT;
+    size_t before = (size_t)(offset - from), all = size_align(before + n, DIRECT), got = 0;
+    *at = room + before;
+    while (got < before + n) {
+        ssize_t r = pread(fd, room + got, all - got, (off_t)(from + got));
+        if (r < 0 && errno == EINTR)
+            continue;
+        if (r < 0)
+            return sys_fail(err, "read", path);
+        got += (size_t)r;
+        if (got < before + n && (r == 0 || got % DIRECT)) /* only the file's end is ragged */
+            return fail(err, OM_EIO, "'%s' ends at %llu, before %llu + %zu bytes", path,
+                        (unsigned long long)(from + got), (unsigned long long)offset, n);
+    }
+    return OM_OK;
+}
+
 /* Starts the disk early, so that the sync that must be waited for is short. */
 void os_sync_start(int fd, uint64_t offset, uint64_t n)
 {

@@ -53,6 +53,12 @@ om_status os_pwrite(int fd, uint64_t offset, const void *p, size_t n, const char
                     om_err *err);
 om_status os_pread(int fd, uint64_t offset, void *p, size_t n, const char *path, om_err *err);
 om_status os_truncate(int fd, uint64_t size, const char *path, om_err *err);
+/* For files larger than memory: read past the system's cache where it allows that.  A read
+ * of n bytes takes os_direct_room(n) bytes of room, 4096-aligned; *at is where they lie. */
+om_status os_open_direct(const char *path, int *fd, om_err *err);
+size_t os_direct_room(size_t n);
+om_status os_read_direct(int fd, uint64_t offset, size_t n, uint8_t *room, const void **at,
+                         const char *path, om_err *err);
 void os_sync_start(int fd, uint64_t offset, uint64_t n);  /* a hint: start writing back */
 om_status os_sync(int fd, const char *path, om_err *err); /* data and size durable */
 void os_close(int fd);                                    /* -1 is allowed         */

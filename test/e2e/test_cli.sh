@@ -65,6 +65,17 @@ error_is_json() {
     python3 -m json.tool <answer && grep -q '"error":"E' answer
 }
 if command -v python3 >/dev/null; then
+    check create_experts "$octomil" create moe.gguf --text notes.txt --vocab 300 --dim 32 --heads 2 \
+        --layers 1 --ffn 64 --experts 4 --experts-used 2
+    check quantize_experts "$octomil" convert moe.gguf moe-q8.gguf --type q8_0
+    "$octomil" run moe.gguf "hi" --max-tokens 20 --temp 0 >resident
+    "$octomil" run moe.gguf "hi" --max-tokens 20 --temp 0 --expert-cache 500K >cached
+    check experts_same_text sh -c "[ -s resident ] && cmp resident cached"
+    refuse expert_cache_small 1 "at least" "$octomil" run moe.gguf "hi" --expert-cache 1K
+    check plan_experts "$octomil" plan moe.gguf --expert-cache 500K
+    check run_experts "$octomil" run moe.gguf "hi" --max-tokens 4
+    refuse few_experts 2 "cannot use 5 of 4" "$octomil" create x.gguf --text notes.txt \
+        --experts 4 --experts-used 5
     check json_create json create other.gguf --text notes.txt --vocab 300 --dim 32 --heads 2
     check json_inspect json inspect model.gguf
     check json_plan json plan model.gguf --memory 4G

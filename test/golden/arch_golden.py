@@ -169,6 +169,29 @@ def attend(q, k, v, heads, kv_heads, window):
 
 # ---- families ------------------------------------------------------------------
 
+def moe(cfg, w, p, h):
+    """The feed-forward of a mixture of experts on rows h; every row by itself."""
+    qwen = p + "mlp.gate.weight" in w
+    base = p + ("mlp." if qwen else "block_sparse_moe.")
+    gate, up, down = ("gate_proj", "up_proj", "down_proj") if qwen else ("w1", "w3", "w2")
+    norm = cfg.get("norm_topk_prob", not qwen)
+    y = np.zeros_like(h)
+    for r, x in enumerate(h):
+        prob = softmax(w[base + "gate.weight"] @ x)
+        best = np.argsort(-prob, kind="stable")[:cfg["num_experts_per_tok"]]
+        share = prob[best] / (prob[best].sum() if norm else 1)
+        for e, s in zip(best, share):
+            q = "%sexperts.%d." % (base, e)
+            a = silu(w[q + gate + ".weight"] @ x) * (w[q + up + ".weight"] @ x)
+            y[r] += s * (w[q + down + ".weight"] @ a)
+        if base + "shared_expert_gate.weight" in w:
+            q = base + "shared_expert."
+            a = silu(w[q + gate + ".weight"] @ x) * (w[q + up + ".weight"] @ x)
+            on = 1 / (1 + np.exp(-(w[base + "shared_expert_gate.weight"] @ x)))
+            y[r] += on * (w[q + down + ".weight"] @ a)
+    return y
+
+
 def llama_like(cfg, w, ids, qk_norm=False):
     heads, kv = cfg["num_attention_heads"], cfg["num_key_value_heads"]
     d = cfg.get("head_dim") or cfg["hidden_size"] // heads
@@ -184,10 +207,13 @@ def llama_like(cfg, w, ids, qk_norm=False):
     for i in range(cfg["num_hidden_layers"]):
         p = "model.layers.%d." % i
         h = rms_norm(x, w[p + "input_layernorm.weight"], eps)
-        q = linear(h, p + "self_attn.q_proj").reshape(n, heads, d)
-        k = linear(h, p + "self_attn.k_proj").reshape(n, kv, d)
+        q, k = linear(h, p + "self_attn.q_proj"), linear(h, p + "self_attn.k_proj")
+        if qk_norm == "whole":  # over all heads at once
+            q = rms_norm(q, w[p + "self_attn.q_norm.weight"], eps)
+            k = rms_norm(k, w[p + "self_attn.k_norm.weight"], eps)
+        q, k = q.reshape(n, heads, d), k.reshape(n, kv, d)
         v = linear(h, p + "self_attn.v_proj").reshape(n, kv, d)
-        if qk_norm:
+        if qk_norm is True:
             q = rms_norm(q, w[p + "self_attn.q_norm.weight"], eps)
             k = rms_norm(k, w[p + "self_attn.k_norm.weight"], eps)
         for t in range(n):
@@ -195,6 +221,9 @@ def llama_like(cfg, w, ids, qk_norm=False):
             k[t] = np.array([rotate_halves(r, t, f, m) for r in k[t]])
         x = x + linear(attend(q, k, v, heads, kv, window), p + "self_attn.o_proj")
         h = rms_norm(x, w[p + "post_attention_layernorm.weight"], eps)
+        if p + "mlp.gate_proj.weight" not in w:
+            x = x + moe(cfg, w, p, h)
+            continue
         gate, up = linear(h, p + "mlp.gate_proj"), linear(h, p + "mlp.up_proj")
         x = x + linear(silu(gate) * up, p + "mlp.down_proj")
     x = rms_norm(x, w["model.norm.weight"], eps)
@@ -204,6 +233,10 @@ def llama_like(cfg, w, ids, qk_norm=False):
 
 def qwen3(cfg, w, ids):
     return llama_like(cfg, w, ids, qk_norm=True)
+
+
+def olmoe(cfg, w, ids):
+    return llama_like(cfg, w, ids, qk_norm="whole")
 
 
 def gpt2(cfg, w, ids):
@@ -225,7 +258,8 @@ def gpt2(cfg, w, ids):
 
 # ---- random weights ------------------------------------------------------------
 
-def llama_weights(cfg, draw, qkv_bias=False, o_bias=False, mlp_bias=False, qk_norm=False):
+def llama_weights(cfg, draw, qkv_bias=False, o_bias=False, mlp_bias=False, qk_norm=False,
+                  experts=None):
     dim, ffn, heads = cfg["hidden_size"], cfg["intermediate_size"], cfg["num_attention_heads"]
     d = cfg.get("head_dim") or dim // heads
     kv = cfg["num_key_value_heads"] * d
@@ -244,9 +278,13 @@ def llama_weights(cfg, draw, qkv_bias=False, o_bias=False, mlp_bias=False, qk_no
         linear(p + "self_attn.v_proj", kv, dim, qkv_bias)
         linear(p + "self_attn.o_proj", dim, heads * d, o_bias)
         if qk_norm:
-            w[p + "self_attn.q_norm.weight"] = 1 + draw((d,), 0.3)
-            w[p + "self_attn.k_norm.weight"] = 1 + draw((d,), 0.3)
+            whole = qk_norm == "whole"
+            w[p + "self_attn.q_norm.weight"] = 1 + draw((heads * d if whole else d,), 0.3)
+            w[p + "self_attn.k_norm.weight"] = 1 + draw((kv if whole else d,), 0.3)
         w[p + "post_attention_layernorm.weight"] = 1 + draw((dim,), 0.3)
+        if experts:
+            expert_weights(cfg, linear, p, dim, experts)
+            continue
         linear(p + "mlp.gate_proj", ffn, dim, mlp_bias)
         linear(p + "mlp.up_proj", ffn, dim, mlp_bias)
         linear(p + "mlp.down_proj", dim, ffn, mlp_bias)
@@ -254,6 +292,27 @@ def llama_weights(cfg, draw, qkv_bias=False, o_bias=False, mlp_bias=False, qk_no
     if not cfg.get("tie_word_embeddings", False):
         w["lm_head.weight"] = draw((VOCAB, dim), 1.0)
     return w
+
+
+def expert_weights(cfg, linear, p, dim, kind):
+    """kind: mixtral, qwen, or shared: qwen with a shared expert."""
+    mixtral = kind == "mixtral"
+    base = p + ("block_sparse_moe." if mixtral else "mlp.")
+    gate, up, down = ("w1", "w3", "w2") if mixtral else ("gate_proj", "up_proj", "down_proj")
+    n = cfg["num_local_experts" if mixtral else "num_experts"]
+    linear(base + "gate", n, dim, False)
+
+    def ffn(q, width):
+        linear(q + gate, width, dim, False)
+        linear(q + up, width, dim, False)
+        linear(q + down, dim, width, False)
+
+    for e in range(n):
+        ffn("%sexperts.%d." % (base, e), cfg.get("moe_intermediate_size",
+                                                 cfg["intermediate_size"]))
+    if kind == "shared":
+        ffn(base + "shared_expert.", cfg["shared_expert_intermediate_size"])
+        linear(base + "shared_expert_gate", 1, dim, False)
 
 
 def gpt2_weights(cfg, draw):
@@ -328,6 +387,21 @@ CASES = {
         qwen3, config("qwen3", 32, 2, 4, 2, 64, head_dim=16, tie_word_embeddings=True,
                       rope_theta=1000000.0, rms_norm_eps=1e-6), dict(qk_norm=True), "BF16", 1),
     "gpt2": (gpt2, GPT2, {}, "F32", 1),
+    "mixtral": (
+        llama_like, config("mixtral", 32, 2, 4, 2, 32, num_local_experts=4,
+                           num_experts_per_tok=2), dict(experts="mixtral"), "BF16", 1),
+    "qwen2moe": (
+        llama_like, config("qwen2_moe", 32, 2, 2, 2, 64, num_experts=5, num_experts_per_tok=3,
+                           moe_intermediate_size=16, shared_expert_intermediate_size=48,
+                           norm_topk_prob=False, decoder_sparse_step=1),
+        dict(qkv_bias=True, experts="shared"), "BF16", 1),
+    "qwen3moe": (
+        qwen3, config("qwen3_moe", 32, 2, 4, 2, 64, head_dim=16, num_experts=6,
+                      num_experts_per_tok=2, moe_intermediate_size=16, norm_topk_prob=True,
+                      mlp_only_layers=[]), dict(qk_norm=True, experts="qwen"), "BF16", 1),
+    "olmoe": (
+        olmoe, config("olmoe", 32, 2, 4, 4, 16, num_experts=8, num_experts_per_tok=3,
+                      norm_topk_prob=False), dict(qk_norm="whole", experts="qwen"), "BF16", 1),
 }
 
 

@@ -301,6 +301,55 @@ static void non_finite(test *t)
         }
 }
 
+/* A stack of matrices, some without rows: the bits of a product for each. */
+static void stacks(test *t)
+{
+    enum { COUNT = 6, N = 37 };
+    static const uint32_t beg[COUNT + 1] = {0, 1, 1, 4, 5, 22, 22};
+    const struct qmat_kernels *sets[8];
+    size_t n_sets = available(sets);
+    sets[n_sets++] = &qmat_reference;
+    pool *team;
+    om_err err = {0};
+    CHECK_OK(t, pool_open(3, &team, &err), err);
+    for (int i = 0; i < DTYPE_COUNT;) {
+        dtype type = next_type(&i);
+        if (type == DTYPE_COUNT)
+            break;
+        size_t rows = beg[COUNT], k = dtype_of(type)->block == 1 ? 50 : 512;
+        problem p;
+        problem_make(&p, type, rows, COUNT * N, k);
+        size_t stride;
+        CHECK(t, dtype_row_bytes(type, k, &stride));
+        float *want = mem_array(rows * N, sizeof(float)), *got = mem_array(rows * N, 4);
+        BUG_IF(!want || !got);
+        qmat_part part[COUNT];
+        uint32_t n = 0;
+        for (uint32_t m = 0; m < COUNT; m++)
+            if (beg[m + 1] > beg[m])
+                part[n++] = (qmat_part){p.w + m * N * stride, beg[m], beg[m + 1]};
+        for (size_t s = 0; s < n_sets; s++) {
+            kern kk = {.qmat = sets[s]};
+            size_t need = qmat_stack_bytes(&kk, type, rows, N, k, team);
+            uint8_t *room = mem_alloc(need + GUARD);
+            BUG_IF(!room);
+            memset(room, 0xa5, need + GUARD);
+            for (uint32_t m = 0; m < COUNT; m++)
+                qmat(&kk, NULL, type, p.w + m * N * stride, p.x + beg[m] * k, k,
+                     want + beg[m] * N, N, beg[m + 1] - beg[m], N, k, arena_of(room, need));
+            qmat_stack(&kk, team, type, part, n, p.x, got, N, k, arena_of(room, need));
+            CHECK(t, memcmp(want, got, rows * N * sizeof(float)) == 0);
+            for (size_t g = 0; g < GUARD; g++)
+                CHECK_INT(t, room[need + g], 0xa5);
+            mem_free(room);
+        }
+        mem_free(want);
+        mem_free(got);
+        problem_free(&p);
+    }
+    pool_close(team);
+}
+
 int main(int argc, char **argv)
 {
     static const test_case cases[] = {
@@ -308,6 +357,7 @@ int main(int argc, char **argv)
         {"variants", "every instruction set gives the reference's bits", variants},
         {"extremes", "the largest weights and x do not overflow", extremes},
         {"batch_and_threads", "bits independent of m and of threads", batch_and_threads},
+        {"stacks", "several matrices at once: the bits of each alone", stacks},
         {"non_finite", "NaN and infinity in x reach the result", non_finite},
         {0}};
     return test_main(argc, argv, cases);

@@ -35,3 +35,24 @@ nn_tensor *llm_swiglu(nn *c, const llm_layer *l, nn_tensor *x)
     nn_tensor *up = nn_linear(c, x, l->up, l->up_b);
     return nn_linear(c, nn_silu_mul(c, gate, up), l->down, l->down_b);
 }
+
+nn_tensor *llm_experts(nn *c, const llm_step *s, nn_tensor *x)
+{
+    const llm_hparams *h = &s->m->h;
+    const llm_layer *l = s->l;
+    nn_experts_args a = {.n = h->n_expert, .used = h->n_expert_used,
+                         .normalize = h->expert_norm, .gate = l->expert_gate,
+                         .up = l->expert_up, .down = l->expert_down,
+                         .store = s->b->experts, .layer = (uint32_t)(l - s->m->layer)};
+    if (a.layer + 1 < h->n_layer)
+        a.next_router = s->m->layer[a.layer + 1].router;
+    nn_tensor *shared = NULL, *gate = NULL;
+    nn_tensor *router = nn_linear(c, x, l->router, NULL);
+    if (l->shared_up) {
+        nn_tensor *g = nn_linear(c, x, l->shared_gate, NULL);
+        nn_tensor *u = nn_linear(c, x, l->shared_up, NULL);
+        shared = nn_linear(c, nn_silu_mul(c, g, u), l->shared_down, NULL);
+        gate = nn_linear(c, x, l->shared_router, NULL);
+    }
+    return nn_experts(c, x, router, shared, gate, &a);
+}

@@ -21,5 +21,7 @@ nn_tensor *llm_blocks(nn *c, const llm_model *m, const llm_batch *b, nn_block_fn
 nn_tensor *llm_attend(nn *c, const llm_step *s, nn_tensor *q, nn_tensor *k, nn_tensor *v);
 /* down(silu(gate x) * (up x)): the SwiGLU feed-forward (Shazeer 2020). */
 nn_tensor *llm_swiglu(nn *c, const llm_layer *l, nn_tensor *x);
+/* The same by a mixture of experts (nn_experts), a shared one with it where there is one. */
+nn_tensor *llm_experts(nn *c, const llm_step *s, nn_tensor *x);
 
 #endif

@@ -3,4 +3,8 @@
     X(llama)         \
     X(qwen2)         \
     X(qwen3)         \
+    X(mixtral)       \
+    X(qwen2moe)      \
+    X(qwen3moe)      \
+    X(olmoe)         \
     X(gpt2)

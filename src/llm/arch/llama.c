@@ -9,6 +9,8 @@
 #include "llm/arch/block.h"
 #include "llm/arch/names.h"
 
+extern const llm_arch arch_mixtral;
+
 static nn_tensor *block(nn *c, void *ctx, nn_tensor *x)
 {
     const llm_step *s = ctx;
@@ -38,4 +40,5 @@ const llm_arch arch_llama = {
     .summary = "Llama 1-3, Mistral, SmolLM: RMSNorm, RoPE, grouped queries, SwiGLU",
     .source = "Touvron et al. 2023, arXiv:2302.13971 and 2307.09288",
     .forward = forward, .names = names, .hf_permuted_qk = true,
+    .experts = &arch_mixtral,
 };

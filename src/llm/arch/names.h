@@ -1,8 +1,8 @@
 /* names.h - where a family's weights are found and what shape they must have.
  *
  * One row per weight, in the canonical order (embedding, blocks, final norm, output).
- * A '#' in a pattern is the block number.  The macros hold what the Llama-like families
- * share, because their files share it. */
+ * A '#' in a pattern is the block number, an '@' the expert's.  The macros hold what the
+ * Llama-like families share, because their files share it. */
 #ifndef LLM_ARCH_NAMES_H
 #define LLM_ARCH_NAMES_H
 
@@ -10,7 +10,9 @@
 
 /* Sizes a weight's rows and columns are stated in. */
 typedef enum {
-    SIZE_ONE, SIZE_DIM, SIZE_Q, SIZE_KV, SIZE_HEAD, SIZE_FFN, SIZE_VOCAB, SIZE_CONTEXT
+    SIZE_ONE, SIZE_DIM, SIZE_Q, SIZE_KV, SIZE_HEAD, SIZE_FFN, SIZE_VOCAB, SIZE_CONTEXT,
+    SIZE_EXPERTS, SIZE_EXPERT_FFN, SIZE_SHARED_FFN,
+    SIZE_ALL_FFN, SIZE_ALL_DIM /* rows of all experts, one after the other */
 } llm_size;
 
 enum {
@@ -19,6 +21,8 @@ enum {
     NAME_Q = 1u << 2,        /* rows are query heads: rope layout applies      */
     NAME_K = 1u << 3,        /* rows are key heads                             */
     NAME_OUTPUT = 1u << 4,   /* absent when the embedding is tied              */
+    NAME_EXACT = 1u << 6,    /* written as F32: a choice hangs on its last bits */
+    NAME_STACK = 1u << 5,    /* a matrix per expert: '@' in the HF pattern is its number */
 };
 
 typedef struct llm_name {
@@ -72,5 +76,16 @@ uint32_t llm_size_of(const llm_hparams *h, llm_size s);
     NAME_BIAS(up_b, "ffn_up", "mlp.up_proj", SIZE_FFN, 0),                      \
     NAME_MATRIX(down, "ffn_down", "mlp.down_proj", SIZE_DIM, SIZE_FFN, 0),      \
     NAME_BIAS(down_b, "ffn_down", "mlp.down_proj", SIZE_DIM, 0)
+#define NAME_STACKS(hf_gate, hf_up, hf_down)                                              \
+    NAME_MATRIX(expert_gate, "ffn_gate_exps", hf_gate, SIZE_ALL_FFN, SIZE_DIM, NAME_STACK), \
+    NAME_MATRIX(expert_up, "ffn_up_exps", hf_up, SIZE_ALL_FFN, SIZE_DIM, NAME_STACK),     \
+    NAME_MATRIX(expert_down, "ffn_down_exps", hf_down, SIZE_ALL_DIM, SIZE_EXPERT_FFN,     \
+                NAME_STACK)
+/* As Qwen and OLMoE name their experts. */
+#define NAME_EXPERTS                                                                      \
+    NAME_NORM(ffn_norm, "ffn_norm", "post_attention_layernorm", SIZE_DIM),                \
+    NAME_MATRIX(router, "ffn_gate_inp", "mlp.gate", SIZE_EXPERTS, SIZE_DIM, NAME_EXACT),           \
+    NAME_STACKS("mlp.experts.@.gate_proj", "mlp.experts.@.up_proj",                       \
+                "mlp.experts.@.down_proj")
 
 #endif

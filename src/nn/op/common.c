@@ -94,3 +94,31 @@ void op_matmul(nn *c, const nn_weight *w, const float *x, float *y, size_t m, vo
                    .alpha = 1.0f};
     op_product(c, &g, a);
 }
+
+/* ---- products with several matrices of one shape ---------------------------------------
+ */
+
+size_t op_matmul_parts_bytes(const nn *c, const nn_weight *w, size_t m)
+{
+    return op_quantized(c, w) ? qmat_stack_bytes(c->k, w->type, m, w->rows, w->cols, c->pool)
+                              : op_matmul_bytes(c, w, m);
+}
+
+void op_matmul_parts(nn *c, const nn_weight *w, const qmat_part *part, uint32_t n,
+                     const float *x, float *y, void *scratch, size_t scratch_bytes)
+{
+    size_t rows = 0;
+    for (uint32_t i = 0; i < n; i++)
+        rows += part[i].end - part[i].beg;
+    if (op_quantized(c, w) && rows <= QMAT_STACK_ROWS) {
+        qmat_stack(c->k, c->pool, w->type, part, n, x, y, w->rows, w->cols,
+                   arena_of(scratch, scratch_bytes));
+        return;
+    }
+    for (uint32_t i = 0; i < n; i++) {
+        nn_weight one = *w;
+        one.data = part[i].w;
+        op_matmul(c, &one, x + part[i].beg * w->cols, y + part[i].beg * w->rows,
+                  part[i].end - part[i].beg, scratch, scratch_bytes);
+    }
+}
