@@ -50,6 +50,15 @@ typedef struct { uint16_t d, dmin; uint8_t scales[12], qh[32], qs[128]; } BLOCK 
 typedef struct { uint8_t ql[128], qh[64]; int8_t scales[16]; uint16_t d; } BLOCK block_q6_k;
 /* Groups of 32, 6-bit scales less 32; w = d sc table[q]. */
 typedef struct { uint16_t d, scales_h; uint8_t scales_l[4], qs[128]; } BLOCK block_iq4_xs;
+/* Code books (kern/iq.h): indices, signs, scales of four bits or three, in one word or
+ * apart. */
+typedef struct { uint16_t d; uint8_t qs[64]; } BLOCK block_iq2_xxs;
+typedef struct { uint16_t d; uint8_t qs[64], scales[8]; } BLOCK block_iq2_xs;
+typedef struct { uint16_t d; uint8_t qs[32], signs[32], qh[8], scales[8]; } BLOCK block_iq2_s;
+typedef struct { uint16_t d; uint8_t qs[64], signs[32]; } BLOCK block_iq3_xxs;
+typedef struct { uint16_t d; uint8_t qs[64], qh[8], signs[32], scales[4]; } BLOCK block_iq3_s;
+typedef struct { uint16_t d; uint8_t qs[32], qh[16]; } BLOCK block_iq1_s;
+typedef struct { uint8_t qs[32], qh[16], scales[8]; } BLOCK block_iq1_m;
 
 static_assert(sizeof(block_q4_0) == 18, "Q4_0");
 static_assert(sizeof(block_q4_1) == 20, "Q4_1");
@@ -63,6 +72,13 @@ static_assert(sizeof(block_q4_k) == 144, "Q4_K");
 static_assert(sizeof(block_q5_k) == 176, "Q5_K");
 static_assert(sizeof(block_q6_k) == 210, "Q6_K");
 static_assert(sizeof(block_iq4_xs) == 136, "IQ4_XS");
+static_assert(sizeof(block_iq2_xxs) == 66, "IQ2_XXS");
+static_assert(sizeof(block_iq2_xs) == 74, "IQ2_XS");
+static_assert(sizeof(block_iq2_s) == 82, "IQ2_S");
+static_assert(sizeof(block_iq3_xxs) == 98, "IQ3_XXS");
+static_assert(sizeof(block_iq3_s) == 110, "IQ3_S");
+static_assert(sizeof(block_iq1_s) == 50, "IQ1_S");
+static_assert(sizeof(block_iq1_m) == 56, "IQ1_M");
 
 #undef BLOCK
 

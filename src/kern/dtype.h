@@ -40,6 +40,7 @@ dtype_put_fn *dtype_put_of(dtype t); /* NULL for plain types and Q8_0 */
     X(q2_k) X(q3_k) X(q4_k) X(q5_k) X(q6_k) X(iq4_xs)
 #define X(t) void unpack_##t(const void *src, float *dst, size_t n);
 DTYPE_PACKED(X)
+X(iq1_s) X(iq1_m) X(iq2_xxs) X(iq2_xs) X(iq2_s) X(iq3_xxs) X(iq3_s)
 #undef X
 #define X(t) void pack_##t(const float *src, void *dst, size_t n);
 DTYPE_PACKED(X)

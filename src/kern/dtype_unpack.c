@@ -4,6 +4,7 @@
  * Layouts: ggml's block formats, a public fact of GGUF files.  Every byte pattern
  * decodes to something (a NaN scale gives NaN weights), so hostile files are harmless. */
 #include "kern/dtype.h"
+#include "kern/iq.h"
 
 const int8_t iq4_table[16] = {-127, -104, -83, -65, -49, -35, -22, -10,
                               1,    13,   25,  38,  53,  69,  89,  113};
@@ -188,6 +189,25 @@ static void iq4_xs(const void *block, qblock *o)
     }
 }
 
+/* ---- code books --------------------------------------------------------------------- */
+
+#define IQ(t, unit, by16)                                                                  \
+    static void t(const void *block, qblock *o)                                            \
+    {                                                                                      \
+        o->d = f16_to_f32(t##_half(block)) * (unit);                                       \
+        o->dmin = 0;                                                                       \
+        for (size_t g = 0; g < QK / 16; g++) {                                             \
+            o->sc[g] = (int16_t)t##_scale(block, g);                                       \
+            o->mn[g] = 0;                                                                  \
+        }                                                                                  \
+        for (size_t e = 0; e < QK / 8; e++) {                                              \
+            uint64_t eight = t##_eight(block, e);                                          \
+            for (size_t i = 0; i < 8; i++)                                                 \
+                o->q[8 * e + i] = (int8_t)(eight >> 8 * i);                                \
+        }                                                                                  \
+    }
+IQ_TYPES(IQ)
+
 /* ---- to f32 ------------------------------------------------------------------------- */
 
 static void expand(const qblock *b, size_t n, float *dst)
@@ -226,6 +246,13 @@ UNPACK(q4_k, QK)
 UNPACK(q5_k, QK)
 UNPACK(q6_k, QK)
 UNPACK(iq4_xs, QK)
+UNPACK(iq1_s, QK)
+UNPACK(iq1_m, QK)
+UNPACK(iq2_xxs, QK)
+UNPACK(iq2_xs, QK)
+UNPACK(iq2_s, QK)
+UNPACK(iq3_xxs, QK)
+UNPACK(iq3_s, QK)
 
 qblock_fn *qblock_of(dtype t)
 {
@@ -234,6 +261,9 @@ qblock_fn *qblock_of(dtype t)
         [DTYPE_Q5_1] = q5_1, [DTYPE_Q8_0] = q8_0, [DTYPE_IQ4_NL] = iq4_nl,
         [DTYPE_Q2_K] = q2_k, [DTYPE_Q3_K] = q3_k, [DTYPE_Q4_K] = q4_k,
         [DTYPE_Q5_K] = q5_k, [DTYPE_Q6_K] = q6_k, [DTYPE_IQ4_XS] = iq4_xs,
+        [DTYPE_IQ1_S] = iq1_s, [DTYPE_IQ1_M] = iq1_m, [DTYPE_IQ2_XXS] = iq2_xxs,
+        [DTYPE_IQ2_XS] = iq2_xs, [DTYPE_IQ2_S] = iq2_s, [DTYPE_IQ3_XXS] = iq3_xxs,
+        [DTYPE_IQ3_S] = iq3_s,
     };
     return (unsigned)t < DTYPE_COUNT ? decode[t] : NULL;
 }

@@ -339,6 +339,7 @@ static size_t b_bytes(const gemm_core *c, size_t n, size_t k)
 static size_t temp_floats(const gemm_core *c, size_t n, size_t k)
 {
     size_t rows = size_min(n, c->nr) * PIECE;
+    rows = size_max(rows, c->direct ? c->kc * c->nr : 0);
     return size_max(rows, SEG_K * SEG) * (k > 0);
 }
 
@@ -498,6 +499,8 @@ void gemm(const kern *k, pool *p, const gemm_args *g, arena scratch)
         .temp = (float *)(void *)(beg + a + b),
         .temp_floats = temp_floats(core, g->n, g->k),
     };
+    if (core == f32 && gemm_direct(core, p, g, w.temp, w.temp_floats))
+        return;
     run_blocks(&w, p, core);
 }
 

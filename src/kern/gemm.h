@@ -24,6 +24,19 @@ typedef struct {
     const float *c;
 } gemm_soon;
 
+/* A tile of C (m,n) over operands as they lie: a(i,p) = a[i*ars + p*acs], b(p,j) =
+ * b[p*ldb + j]. */
+typedef struct {
+    size_t m, n, k;
+    const float *a;
+    size_t ars, acs;
+    const float *b;
+    size_t ldb;
+    float *c;
+    size_t ldc;
+    float alpha, beta;
+} gemm_block;
+
 typedef struct gemm_core gemm_core;
 struct gemm_core {
     const char *name;
@@ -39,6 +52,8 @@ struct gemm_core {
     /* C (m,n) = beta C + alpha A B for one block of k; m <= mr, n <= nr. */
     void (*tile)(size_t k, const void *a, const void *b, float *c, size_t ldc, size_t m,
                  size_t n, float alpha, float beta, const gemm_soon *soon);
+    /* The same on f32 operands as they lie, the bits of `tile`.  NULL: none. */
+    void (*direct)(const gemm_block *g, const gemm_soon *soon);
     void (*begin)(void), (*end)(void); /* around a thread's tiles; may be NULL */
 };
 
@@ -78,6 +93,11 @@ typedef struct {
 
 const gemm_kernels *gemm_kernels_for(unsigned flags);
 gemm_unpack *gemm_unpack_avx512(dtype t);
+
+/* gemm_direct.c: true when the product suits it and is done.  `temp`: for each thread
+ * temp_floats >= kc nr floats. */
+bool gemm_direct(const gemm_core *c, pool *p, const gemm_args *g, float *temp,
+                 size_t temp_floats);
 
 extern const gemm_kernels gemm_c, gemm_avx2, gemm_avx512, gemm_neon;
 extern const gemm_splits gemm_amx;

@@ -91,6 +91,13 @@ STRIP(q4_k, Q4_K, true)
 STRIP(q5_k, Q5_K, true)
 STRIP(q6_k, Q6_K, false)
 STRIP(iq4_xs, IQ4_XS, false)
+STRIP(iq1_s, IQ1_S, false)
+STRIP(iq1_m, IQ1_M, false)
+STRIP(iq2_xxs, IQ2_XXS, false)
+STRIP(iq2_xs, IQ2_XS, false)
+STRIP(iq2_s, IQ2_S, false)
+STRIP(iq3_xxs, IQ3_XXS, false)
+STRIP(iq3_s, IQ3_S, false)
 
 static inline void plain_ref(dtype t, const uint8_t *w, size_t stride, size_t rows,
                              const float *x, size_t ldx, size_t m, size_t k, float *y,
@@ -133,6 +140,10 @@ const struct qmat_kernels qmat_reference = {
         [DTYPE_Q2_K] = {strip_q2_k, 0, 32}, [DTYPE_Q3_K] = {strip_q3_k, 0, 32},
         [DTYPE_Q4_K] = {strip_q4_k, 0, 32}, [DTYPE_Q5_K] = {strip_q5_k, 0, 32},
         [DTYPE_Q6_K] = {strip_q6_k, 0, 32}, [DTYPE_IQ4_XS] = {strip_iq4_xs, 0, 32},
+        [DTYPE_IQ1_S] = {strip_iq1_s, 0, 32}, [DTYPE_IQ1_M] = {strip_iq1_m, 0, 32},
+        [DTYPE_IQ2_XXS] = {strip_iq2_xxs, 0, 32}, [DTYPE_IQ2_XS] = {strip_iq2_xs, 0, 32},
+        [DTYPE_IQ2_S] = {strip_iq2_s, 0, 32}, [DTYPE_IQ3_XXS] = {strip_iq3_xxs, 0, 32},
+        [DTYPE_IQ3_S] = {strip_iq3_s, 0, 32},
     },
     .plain = {
         [DTYPE_F32] = plain_f32, [DTYPE_F16] = plain_f16, [DTYPE_BF16] = plain_bf16,

@@ -4,6 +4,7 @@
  *
  * A lane is a row of W; x is broadcast.  All sums over a block are exact, so the order does
  * not matter, and the float steps are those of the definition in qmat.h. */
+#include "kern/iq.h"
 #include "kern/qmat_expand.h"
 #include "kern/qmat_plain.h"
 #include "kern/qmat_quantize.h"
@@ -295,6 +296,38 @@ STRIP256(q4_k,     false, false,            true,  false)
 STRIP256(q5_k,     false, false,            true,  false)
 STRIP256(q6_k,     false, true,             false, true)
 STRIP256(iq4_xs, true,  SIGNED_BIAS != 0, false, false)
+/* The code books are looked up row by row; what is looked up is transposed like any other. */
+#define STRIP_IQ(t, unit, by16)                                                         \
+    INLINE void open_##t(const uint8_t *b, size_t stride, super *o)                     \
+    {                                                                                   \
+        uint16_t d[LANES];                                                              \
+        int32_t sc[16][LANES];                                                          \
+        for (size_t r = 0; r < LANES; r++) {                                            \
+            d[r] = t##_half(b + r * stride);                                            \
+            for (size_t g = 0; g < ((by16) ? 16 : 8); g++)                              \
+                sc[g][r] = t##_scale(b + r * stride, (by16) ? g : 2 * g);               \
+        }                                                                               \
+        o->d = f_mul(f_half_at((const uint8_t *)d, 2), f_set(unit));                    \
+        for (size_t g = 0; g < ((by16) ? 16 : 8); g++)                                  \
+            o->sc[g] = v_load1((const uint8_t *)sc[g], 4);                              \
+    }                                                                                   \
+    INLINE void part_##t(const uint8_t *b, size_t stride, const super *o, int p,        \
+                         V w[UNITS])                                                    \
+    {                                                                                   \
+        uint64_t eight[LANES][8];                                                       \
+        (void)o;                                                                        \
+        for (size_t r = 0; r < LANES; r++)                                              \
+            for (size_t i = 0; i < 8; i++) {                                            \
+                size_t g = (by16) ? group_of(p, (int)i / 2) : 4 * (size_t)p + i / 2;    \
+                eight[r][i] = t##_eight(b + r * stride, 2 * g + i % 2);                 \
+            }                                                                           \
+        for (size_t i = 0; i < 4; i++)                                                  \
+            v_load4(w + 4 * i, (const uint8_t *)eight + 16 * i, sizeof(eight[0]));      \
+        for (size_t i = 0; i < UNITS; i++)                                              \
+            w[i] = v_signed(w[i]);                                                      \
+    }                                                                                   \
+    STRIP256(t, true, SIGNED_BIAS != 0, false, by16)
+IQ_TYPES(STRIP_IQ)
 
 /* sum_scale: minus the zero point, or 1 where a minimum is multiplied by the sum. */
 #define QMAT_KERNELS(symbol, text, many_rows)                                             \
@@ -316,6 +349,13 @@ STRIP256(iq4_xs, true,  SIGNED_BIAS != 0, false, false)
             [DTYPE_Q5_K] = {strip_q5_k, 1, 32},                                           \
             [DTYPE_Q6_K] = {strip_q6_k, -32, 16},                                         \
             [DTYPE_IQ4_XS] = {strip_iq4_xs, -SIGNED_BIAS, 32},                            \
+            [DTYPE_IQ1_S] = {strip_iq1_s, -SIGNED_BIAS, 32},                              \
+            [DTYPE_IQ1_M] = {strip_iq1_m, -SIGNED_BIAS, 16},                              \
+            [DTYPE_IQ2_XXS] = {strip_iq2_xxs, -SIGNED_BIAS, 32},                          \
+            [DTYPE_IQ2_XS] = {strip_iq2_xs, -SIGNED_BIAS, 16},                            \
+            [DTYPE_IQ2_S] = {strip_iq2_s, -SIGNED_BIAS, 16},                              \
+            [DTYPE_IQ3_XXS] = {strip_iq3_xxs, -SIGNED_BIAS, 32},                          \
+            [DTYPE_IQ3_S] = {strip_iq3_s, -SIGNED_BIAS, 32},                              \
         },                                                                                \
         .plain = {                                                                        \
             [DTYPE_F32] = plain_f32, [DTYPE_F16] = plain_f16, [DTYPE_BF16] = plain_bf16,  \

@@ -67,6 +67,40 @@ static void golden(test *t)
     buf_free(&file);
 }
 
+/* Every entry of the code books: test/golden/iq.bin, by ggml's own decoder in NumPy. */
+static void books(test *t)
+{
+    om_err err;
+    buf file = {0};
+    CHECK_OK(t, os_read_file(OM_SOURCE_DIR "/test/golden/iq.bin", 1 << 20, &file, &err), err);
+    cursor c = cursor_of(file.data, file.len);
+    int types = 0;
+    while (c.pos < c.n && c.ok) {
+        dtype id = (dtype)cursor_u32(&c);
+        uint32_t n = cursor_u32(&c), bytes = cursor_u32(&c);
+        const uint8_t *blocks = cursor_take(&c, bytes), *want = cursor_take(&c, 8 * n);
+        const dtype_traits *d = dtype_of(id);
+        CHECK(t, c.ok && d && d->unpack && d->block == QK && bytes == n * d->bytes);
+        if (!c.ok || !d || !d->unpack || bytes != n * d->bytes)
+            break;
+        for (uint32_t b = 0; b < n; b++) {
+            float v[QK];
+            double sum = 0, expected;
+            d->unpack(blocks + b * d->bytes, v, QK);
+            for (int i = 0; i < QK; i++)
+                sum += (double)v[i] * (i + 1);
+            memcpy(&expected, want + 8 * b, 8);
+            t->checks++;
+            if (sum != expected)
+                test_fail(t, __FILE__, __LINE__, "%s block %u sums to %.17g, expected %.17g",
+                          d->name, b, sum, expected);
+        }
+        types++;
+    }
+    CHECK_INT(t, types, 7);
+    buf_free(&file);
+}
+
 static uint32_t bits_of(float f)
 {
     uint32_t u;
@@ -211,6 +245,7 @@ int main(int argc, char **argv)
 {
     static const test_case cases[] = {
         {"table", "names, sizes, refusals", table},
+        {"books", "code books equal ggml's, entry by entry", books},
         {"golden", "unpacking equals an independent NumPy reading", golden},
         {"half_range", "all 65536 f16 values, both ways", half_range},
         {"half_rounding", "f32 to f16 rounds to nearest even", half_rounding},

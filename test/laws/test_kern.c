@@ -572,6 +572,9 @@ static void products_threads(test *t)
                                    {500, 400, 8, false, false, 1, 1, GEMM_F32},
                                    {1, 900, 300, false, true, 1, 0, GEMM_F32},
                                    {900, 1, 300, false, true, 1, 0, GEMM_F32},
+                                   {130, 300, 290, false, true, 1, 0, GEMM_F32},
+                                   {256, 64, 100, false, false, 2, 1, GEMM_F32},
+                                   {90, 50, 280, true, false, 1, 0, GEMM_F32},
                                    {1100, 40, 1050, true, false, 1, 0, GEMM_F32},
                                    {70, 1300, 100, true, true, 2, 1, GEMM_F32}};
     kern v[8];

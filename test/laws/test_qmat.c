@@ -17,8 +17,17 @@ static void random_weights(dtype t, uint8_t *w, size_t bytes, rng *r)
                   {DTYPE_Q5_1, {0, 2}},   {DTYPE_Q8_0, {0, 0}},   {DTYPE_IQ4_NL, {0, 0}},
                   {DTYPE_Q2_K, {80, 82}}, {DTYPE_Q3_K, {108, 108}}, {DTYPE_Q4_K, {0, 2}},
                   {DTYPE_Q5_K, {0, 2}},   {DTYPE_Q6_K, {208, 208}}, {DTYPE_IQ4_XS, {0, 0}},
+                  {DTYPE_IQ1_S, {0, 0}},  {DTYPE_IQ2_XXS, {0, 0}}, {DTYPE_IQ2_XS, {0, 0}},
+                  {DTYPE_IQ2_S, {0, 0}},  {DTYPE_IQ3_XXS, {0, 0}}, {DTYPE_IQ3_S, {0, 0}},
                   {DTYPE_F16, {0, 0}},    {DTYPE_BF16, {0, 0}},   {DTYPE_F32, {0, 0}}};
     size_t size = dtype_of(t)->bytes;
+    for (size_t b = 0; t == DTYPE_IQ1_M && b < bytes / size; b++) {
+        uint16_t half = f32_to_f16((float)(rng_normal(r) * 0.01)); /* in four pieces */
+        for (int j = 0; j < 4; j++) {
+            uint8_t *s = w + b * size + 48 + 2 * j + 1;
+            *s = (uint8_t)((*s & 15) | (half >> 4 * j & 15) << 4);
+        }
+    }
     for (size_t h = 0; h < countof(halves); h++)
         for (size_t b = 0; halves[h].t == t && b < bytes / size; b++)
             for (int j = 0; j < 2; j++) {
@@ -133,7 +142,7 @@ static void definition(test *t)
         problem_free(&p);
         types++;
     }
-    CHECK_INT(t, types, 15);
+    CHECK_INT(t, types, 22);
 }
 
 /* The sets that this CPU can run, the reference excluded. */

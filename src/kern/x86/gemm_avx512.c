@@ -91,80 +91,77 @@ INLINE void put(float *c, __mmask16 mask, __m512 sum, float alpha, float beta)
     _mm512_mask_storeu_ps(c, mask, v);
 }
 
-INLINE void tile_rows(size_t rows, size_t k, const float *a, const float *b, float *c,
-                      size_t ldc, size_t n, float alpha, float beta, const gemm_soon *soon)
+/* One step's multiplier for row r: rows 3 q, 3 q + 1 and 3 q + 2 are reached from base q,
+ * which leaves registers for the rest. */
+#define ROW_OF(r) (base[(r) / 3] + (r) % 3 * rs)
+
+/* `rows` x 32 sums; element (i,p) of A lies rs i + cs p bytes behind a. */
+INLINE void tile_rows(size_t rows, const gemm_block *g, const gemm_soon *soon)
 {
+    size_t rs = g->ars * 4, cs = g->acs * 4, ldb = g->ldb;
+    __mmask16 m0 = first(g->n), m1 = g->n > 16 ? first(g->n - 16) : 0;
+    const float *b = g->b;
+    const char *base[5], *near = soon->panel, *end = near + soon->lines * 64;
     for (size_t i = 0; i < rows; i++) {
-        _mm_prefetch((const char *)(c + i * ldc), _MM_HINT_T0);
-        _mm_prefetch((const char *)(c + i * ldc + n - 1), _MM_HINT_T0);
+        _mm_prefetch((const char *)(g->c + i * g->ldc), _MM_HINT_T0);
+        _mm_prefetch((const char *)(g->c + i * g->ldc + g->n - 1), _MM_HINT_T0);
     }
+    for (size_t q = 0; 3 * q < rows; q++)
+        base[q] = (const char *)g->a + 3 * q * rs;
     SUMS(DECLARE)
-    const char *near = soon->panel, *end = near + soon->lines * 64;
-    for (size_t p = 0; p < k; p++, a += MR, b += NR) {
+    for (size_t p = g->k; p; p--, b += ldb) {
         _mm_prefetch(near, _MM_HINT_T1);
         near += near < end ? 64 : 0;
-        __m512 b0 = _mm512_loadu_ps(b), b1 = _mm512_loadu_ps(b + 16);
+        __m512 b0 = _mm512_maskz_loadu_ps(m0, b), b1 = _mm512_maskz_loadu_ps(m1, b + 16);
 #define STEP(t)                                                                            \
     if (t < 2 * rows)                                                                      \
-        s##t = _mm512_fmadd_ps(_mm512_set1_ps(a[t / 2]), t % 2 ? b1 : b0, s##t);
+        s##t = _mm512_fmadd_ps(_mm512_set1_ps(*(const float *)(const void *)ROW_OF(t / 2)), \
+                               t % 2 ? b1 : b0, s##t);
         SUMS(STEP)
 #undef STEP
+        for (size_t q = 0; 3 * q < rows; q++)
+            base[q] += cs;
     }
-    __mmask16 m0 = first(n), m1 = n > 16 ? first(n - 16) : 0;
 #define PUT(t)                                                                             \
     if (t < 2 * rows && (t % 2 ? m1 : m0))                                                 \
-        put(c + t / 2 * ldc + t % 2 * 16, t % 2 ? m1 : m0, s##t, alpha, beta);
+        put(g->c + t / 2 * g->ldc + t % 2 * 16, t % 2 ? m1 : m0, s##t, g->alpha, g->beta);
     SUMS(PUT)
 #undef PUT
+}
+
+static void tile_as_it_lies(const gemm_block *g, const gemm_soon *soon)
+{
+    switch (g->m) {
+#define CASE(r)                                                                            \
+    case r:                                                                                \
+        tile_rows(r, g, soon);                                                             \
+        break;
+        CASE(1)
+        CASE(2)
+        CASE(3)
+        CASE(4)
+        CASE(5)
+        CASE(6)
+        CASE(7)
+        CASE(8)
+        CASE(9)
+        CASE(10)
+        CASE(11)
+        CASE(12)
+        CASE(13)
+#undef CASE
+    default:
+        tile_rows(MR, g, soon);
+        break;
+    }
 }
 
 static void tile(size_t k, const void *a, const void *b, float *c, size_t ldc, size_t m,
                  size_t n, float alpha, float beta, const gemm_soon *soon)
 {
-    switch (m) {
-    case 1:
-        tile_rows(1, k, a, b, c, ldc, n, alpha, beta, soon);
-        break;
-    case 2:
-        tile_rows(2, k, a, b, c, ldc, n, alpha, beta, soon);
-        break;
-    case 3:
-        tile_rows(3, k, a, b, c, ldc, n, alpha, beta, soon);
-        break;
-    case 4:
-        tile_rows(4, k, a, b, c, ldc, n, alpha, beta, soon);
-        break;
-    case 5:
-        tile_rows(5, k, a, b, c, ldc, n, alpha, beta, soon);
-        break;
-    case 6:
-        tile_rows(6, k, a, b, c, ldc, n, alpha, beta, soon);
-        break;
-    case 7:
-        tile_rows(7, k, a, b, c, ldc, n, alpha, beta, soon);
-        break;
-    case 8:
-        tile_rows(8, k, a, b, c, ldc, n, alpha, beta, soon);
-        break;
-    case 9:
-        tile_rows(9, k, a, b, c, ldc, n, alpha, beta, soon);
-        break;
-    case 10:
-        tile_rows(10, k, a, b, c, ldc, n, alpha, beta, soon);
-        break;
-    case 11:
-        tile_rows(11, k, a, b, c, ldc, n, alpha, beta, soon);
-        break;
-    case 12:
-        tile_rows(12, k, a, b, c, ldc, n, alpha, beta, soon);
-        break;
-    case 13:
-        tile_rows(13, k, a, b, c, ldc, n, alpha, beta, soon);
-        break;
-    default:
-        tile_rows(MR, k, a, b, c, ldc, n, alpha, beta, soon);
-        break;
-    }
+    gemm_block g = {.m = m, .n = n, .k = k, .a = a, .ars = 1, .acs = MR, .b = b, .ldb = NR,
+                     .c = c, .ldc = ldc, .alpha = alpha, .beta = beta};
+    tile_as_it_lies(&g, soon);
 }
 
 static const gemm_core core = {
@@ -178,6 +175,7 @@ static const gemm_core core = {
     .pack_a = pack_a,
     .pack_b = pack_b,
     .tile = tile,
+    .direct = tile_as_it_lies,
 };
 
 /* ---- dots: both operands in rows of consecutive k ---------------------------------------
