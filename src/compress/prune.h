@@ -131,10 +131,5 @@ om_status prune_model(llm_model *m, const char *path, const prune_args *a,
  * theorem (allocate.h), least is lost. */
 om_status prune_balance(llm_model *m, const calib_args *text, double sparsity,
                         double *balance, om_err *err);
-/* How many units stay, to take `sparsity` of the model's weights. */
-om_status prune_widths(const llm_model *m, prune_structure s, double sparsity,
-                       prune_plan *plan, om_err *err);
-/* Weights of the model; of one channel, head group (all blocks) or block. */
-uint64_t prune_weights_of(const llm_model *m, prune_structure s);
 
 #endif

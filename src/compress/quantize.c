@@ -63,7 +63,8 @@ om_status imatrix_measure(llm_model *m, const calib_args *a, imatrix *out, om_er
 static dtype type_of(void *ctx, const nn_weight *w)
 {
     const quantizer *q = ctx;
-    return q->a->types[w - q->r.work->weight];
+    dtype t = q->a->types[w - q->r.work->weight];
+    return t == w->type ? DTYPE_COUNT : t; /* already as asked: copied bit for bit */
 }
 
 static om_status enter(void *ctx, uint32_t layer, om_err *err)
