@@ -254,13 +254,25 @@ static void product(const kern *k, pool *p, const drop_room *room, gemm_args g)
         gemm(k, p, &g, arena_of(room->scratch, room->bytes));
 }
 
+/* What `damp` of the mean of H's diagonal is of that of H_KK's. */
+static double damp_of(const gather_job *j, double damp)
+{
+    double all = 0, kept = 0;
+    for (size_t i = 0; i < j->n; i++) {
+        double v = (double)j->h[(size_t)j->kept[i] * j->n + j->kept[i]];
+        all += v / (double)j->n;
+        kept += i < j->n_kept ? v / (double)j->n_kept : 0;
+    }
+    return kept > 0 ? damp * all / kept : damp;
+}
+
 /* moved = gone H_qK H_KK^-1, with part as gather_job leaves it. */
 static om_status solve_columns(const gather_job *j, double damp, const drop_room *room,
                                size_t rows, const kern *k, pool *p, om_err *err)
 {
     size_t m = j->n_kept, q = j->n - m;
     obs f;
-    TRY(obs_factor(j->part, m, damp, k, p, &f, err));
+    TRY(obs_factor(j->part, m, damp_of(j, damp), k, p, &f, err));
     product(k, p, room,
             (gemm_args){.m = rows, .n = m, .k = q, .a = room->gone, .lda = q,
                         .b = j->part + m * m, .ldb = m, .c = room->moved, .ldc = m});
