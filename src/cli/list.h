@@ -8,6 +8,7 @@
     X(plan)             \
     X(convert)          \
     X(quantize)         \
+    X(prune)            \
     X(bench)            \
     X(create)           \
     X(train)            \

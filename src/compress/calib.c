@@ -137,7 +137,7 @@ static om_status gather(calib *c, const nn_weight *w, const float *x, uint32_t r
     return in->h ? add_full(c, in, x, rows) : OM_OK;
 }
 
-static void on_linear(void *ctx, const nn_weight *w, const float *x, uint32_t rows)
+static void on_linear(void *ctx, const nn_weight *w, float *x, uint32_t rows)
 {
     calib *c = ctx;
     if (c->status == OM_OK)
@@ -230,6 +230,7 @@ const calib_input *calib_of(const calib *c, const nn_weight *w)
 
 uint64_t calib_rows(const calib *c) { return (uint64_t)c->n_windows * c->window; }
 uint32_t calib_window(const calib *c) { return c->window; }
+const float *calib_stream(const calib *c) { return c->x; }
 
 /* ---- open -------------------------------------------------------------------------- */
 

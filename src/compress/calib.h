@@ -52,6 +52,8 @@ om_status calib_rewind(calib *c, om_err *err);
 om_status calib_collect(calib *c, uint32_t layer, bool full, bool advance, om_err *err);
 /* Move the stream through block `layer` with the model's weights as they are now. */
 om_status calib_advance(calib *c, uint32_t layer, om_err *err);
+/* (rows, dim) the residual stream where it stands. */
+const float *calib_stream(const calib *c);
 /* What w reads, from the last collect; NULL: not seen. */
 const calib_input *calib_of(const calib *c, const nn_weight *w);
 

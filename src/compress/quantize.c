@@ -1,33 +1,21 @@
 /* quantize.c - see quantize.h. */
 #include "compress/quantize.h"
 
+#include "compress/rewrite.h"
 #include "kern/higgs.h"
 
-#include <math.h>
-
-enum { CHUNK_VALUES = 4 << 20, MAX_LINEARS = 16 };
+enum { CHUNK_VALUES = 4 << 20 };
 
 typedef struct {
     const quantize_args *a;
-    llm_model *work;       /* a fork: its weights become the packed ones, block by block */
-    calib *text;           /* NULL: no feedback */
-    uint32_t collected;    /* the block whose inputs are at hand, or NONE */
+    rewrite r;             /* its text: NULL without feedback */
     const calib_input *of; /* whose factor f is, and in which order of columns */
     unsigned order;
     ldl f;
     calib_input head; /* moments of the output matrix's input */
     const imatrix *im;
-    struct {
-        nn_weight *w;
-        const void *data;
-        dtype type;
-        uint8_t *packed;
-    } done[MAX_LINEARS]; /* of the block in hand */
-    uint32_t n_done;
     uint8_t *embed; /* the embedding, packed */
 } quantizer;
-
-#define NONE UINT32_MAX
 
 /* ---- importance -------------------------------------------------------------------- */
 
@@ -75,47 +63,17 @@ om_status imatrix_measure(llm_model *m, const calib_args *a, imatrix *out, om_er
 static dtype type_of(void *ctx, const nn_weight *w)
 {
     const quantizer *q = ctx;
-    return q->a->types[w - q->work->weight];
-}
-
-static void drop_packed(quantizer *q)
-{
-    for (uint32_t i = 0; i < q->n_done; i++) {
-        q->done[i].w->data = q->done[i].data;
-        q->done[i].w->type = q->done[i].type;
-        mem_free(q->done[i].packed);
-    }
-    q->n_done = 0;
-}
-
-/* The text through the block just written, with its packed weights. */
-static om_status leave_block(quantizer *q, om_err *err)
-{
-    om_status s = OM_OK;
-    if (q->text && q->collected != NONE)
-        s = calib_advance(q->text, q->collected, err);
-    for (uint32_t i = 0; i < q->n_done; i++) {
-        size_t row = 0;
-        dtype_row_bytes(q->done[i].type, q->done[i].w->cols, &row);
-        os_map_forget(q->done[i].data, row * q->done[i].w->rows);
-    }
-    drop_packed(q);
-    q->collected = NONE;
-    return s;
+    dtype t = q->a->types[w - q->r.work->weight];
+    return t == w->type ? DTYPE_COUNT : t; /* already as asked: copied bit for bit */
 }
 
 static om_status enter(void *ctx, uint32_t layer, om_err *err)
 {
     quantizer *q = ctx;
-    TRY(leave_block(q, err));
+    TRY(rewrite_leave(&q->r, err));
     ldl_free(&q->f);
     q->of = NULL;
-    if (!q->text)
-        return OM_OK;
-    TRY(calib_collect(q->text, layer, true, false, err));
-    if (layer < q->work->h.n_layer)
-        q->collected = layer;
-    return OM_OK;
+    return q->r.text ? rewrite_collect(&q->r, layer, true, err) : OM_OK;
 }
 
 /* H of rotated inputs in coding order: rows, then, H being symmetric, columns. */
@@ -162,8 +120,8 @@ static om_status factor_of(quantizer *q, const nn_weight *w, dtype t, const ldl 
 {
     const higgs_type *type = higgs_of(t);
     unsigned order = type ? 1u + type->p : 0;
-    const calib_input *in = q->text ? calib_of(q->text, w) : NULL;
-    if (!in && w == q->work->output && q->head.h)
+    const calib_input *in = q->r.text ? calib_of(q->r.text, w) : NULL;
+    if (!in && w == q->r.work->output && q->head.h)
         in = &q->head;
     *out = NULL;
     if (!in)
@@ -179,18 +137,6 @@ static om_status factor_of(quantizer *q, const nn_weight *w, dtype t, const ldl 
     return OM_OK;
 }
 
-static om_status check_numbers(const nn_weight *w, const float *v, size_t rows,
-                               size_t first, om_err *err)
-{
-    for (size_t i = 0; i < rows * w->cols; i++)
-        if (!isfinite(v[i]))
-            return fail(err, OM_EFORMAT,
-                        "quantize: %s has %g in row %zu, column %zu; the "
-                        "model is damaged",
-                        w->name, (double)v[i], first + i / w->cols, i % w->cols);
-    return OM_OK;
-}
-
 static om_status encode_chunks(quantizer *q, quant_rows *j, const nn_weight *w,
                                float *values, uint8_t *out, om_err *err)
 {
@@ -202,7 +148,7 @@ static om_status encode_chunks(quantizer *q, quant_rows *j, const nn_weight *w,
         j->out = out + r * j->row_bytes;
         dtype_of(w->type)->unpack((const uint8_t *)w->data + r * in_row, values,
                                   j->rows * w->cols);
-        TRY(check_numbers(w, values, j->rows, r, err));
+        TRY(rewrite_check("quantize", w, values, j->rows, r, err));
         if (is_cancelled(q->a->text->cancel))
             return fail(err, OM_ECANCEL, "quantize: cancelled");
         TRY(q->a->method->encode(j, err));
@@ -214,20 +160,14 @@ static om_status encode_chunks(quantizer *q, quant_rows *j, const nn_weight *w,
 static om_status install(quantizer *q, const nn_weight *w, dtype type,
                          const uint8_t *packed, size_t bytes, om_err *err)
 {
+    nn_weight *mine = q->r.work->weight + (w - q->r.work->weight), as = *mine;
     uint8_t *copy = mem_alloc(bytes);
-    if (!copy || q->n_done == MAX_LINEARS) {
-        mem_free(copy);
+    if (!copy)
         return fail(err, OM_ENOMEM, "quantize: no memory for the packed %s", w->name);
-    }
     memcpy(copy, packed, bytes);
-    nn_weight *mine = q->work->weight + (w - q->work->weight);
-    q->done[q->n_done].w = mine;
-    q->done[q->n_done].data = mine->data;
-    q->done[q->n_done].type = mine->type;
-    q->done[q->n_done++].packed = copy;
-    mine->data = copy;
-    mine->type = type;
-    return OM_OK;
+    as.data = copy;
+    as.type = type;
+    return rewrite_install(&q->r, mine, as, err);
 }
 
 /* The text starts again from the embedding as it will be read. */
@@ -238,9 +178,9 @@ static om_status restart(quantizer *q, dtype type, const uint8_t *packed, size_t
     if (!q->embed)
         return fail(err, OM_ENOMEM, "quantize: no memory for the packed embedding");
     memcpy(q->embed, packed, bytes);
-    q->work->embed->data = q->embed;
-    q->work->embed->type = type;
-    return calib_rewind(q->text, err);
+    q->r.work->embed->data = q->embed;
+    q->r.work->embed->type = type;
+    return calib_rewind(q->r.text, err);
 }
 
 static om_status encode(void *ctx, const nn_weight *w, dtype type, uint8_t *out,
@@ -249,7 +189,7 @@ static om_status encode(void *ctx, const nn_weight *w, dtype type, uint8_t *out,
     quantizer *q = ctx;
     quant_rows j = {
         .cols = w->cols, .type = type, .k = q->a->text->k, .pool = q->a->text->pool};
-    size_t at = (size_t)(w - q->work->weight), chunk;
+    size_t at = (size_t)(w - q->r.work->weight), chunk;
     j.mean = q->im ? q->im->mean[at] : NULL;
     TRY(factor_of(q, w, type, &j.f, err));
     bool fits = dtype_row_bytes(type, w->cols, &j.row_bytes) &&
@@ -260,9 +200,9 @@ static om_status encode(void *ctx, const nn_weight *w, dtype type, uint8_t *out,
         return fail(err, OM_ENOMEM, "quantize: no memory for rows of %s", w->name);
     om_status s = encode_chunks(q, &j, w, values, out, err);
     mem_free(values);
-    if (s == OM_OK && q->text && w == q->work->embed)
+    if (s == OM_OK && q->r.text && w == q->r.work->embed)
         s = restart(q, type, out, j.row_bytes * w->rows, err);
-    else if (s == OM_OK && q->collected != NONE)
+    else if (s == OM_OK && q->r.layer != REWRITE_NONE)
         s = install(q, w, type, out, j.row_bytes * w->rows, err);
     return s;
 }
@@ -273,11 +213,11 @@ static om_status encode(void *ctx, const nn_weight *w, dtype type, uint8_t *out,
  * first and read last. */
 static om_status measure_head(quantizer *q, om_err *err)
 {
-    llm_model *m = q->work;
+    llm_model *m = q->r.work;
     for (uint32_t i = 0; i < m->h.n_layer; i++)
-        TRY(calib_advance(q->text, i, err));
-    TRY(calib_collect(q->text, m->h.n_layer, true, false, err));
-    const calib_input *in = calib_of(q->text, m->output);
+        TRY(calib_advance(q->r.text, i, err));
+    TRY(calib_collect(q->r.text, m->h.n_layer, true, false, err));
+    const calib_input *in = calib_of(q->r.text, m->output);
     BUG_IF(!in);
     size_t bytes = (size_t)in->cols * in->cols * sizeof(float);
     q->head = *in;
@@ -286,28 +226,23 @@ static om_status measure_head(quantizer *q, om_err *err)
     if (!q->head.h)
         return fail(err, OM_ENOMEM, "quantize: no memory for the head's moments");
     memcpy(q->head.h, in->h, bytes);
-    return calib_rewind(q->text, err);
+    return calib_rewind(q->r.text, err);
 }
 
 static om_status write(quantizer *q, const char *path, om_err *err)
 {
     const calib_args *text = q->a->text;
     llm_encoder e = {.type_of = type_of, .enter = enter, .encode = encode, .ctx = q};
-    bool feedback = q->a->method->wants == QUANT_FULL && text->n;
-    if (feedback) {
-        TRY(calib_open(q->work, text, &q->text, err));
+    if (q->r.text)
         TRY(measure_head(q, err));
-    }
-    om_status s =
-        llm_encode_gguf(q->work, path, q->a->file_type, &e, text->progress, text->ctx, err);
-    drop_packed(q);
-    return s;
+    return llm_encode_gguf(q->r.work, path, q->a->file_type, &e, text->progress, text->ctx,
+                           err);
 }
 
 om_status quantize_model(llm_model *m, const char *path, const quantize_args *a,
                          om_err *err)
 {
-    quantizer q = {.a = a, .im = a->im, .collected = NONE};
+    quantizer q = {.a = a, .im = a->im};
     imatrix measured = {0};
     const quant_method *how = a->method;
     bool known = how->wants == QUANT_FULL ? a->text->n > 0 : a->text->n > 0 || a->im;
@@ -320,16 +255,14 @@ om_status quantize_model(llm_model *m, const char *path, const quantize_args *a,
         TRY(imatrix_measure(m, a->text, &measured, err));
         q.im = &measured;
     }
-    om_status s = llm_fork(m, &q.work, err);
-    if (s == OM_OK) {
-        q.work->owned_ = m->owned_; /* for what the source file says of itself */
+    om_status s =
+        rewrite_open(m, how->wants == QUANT_FULL ? a->text : NULL, &q.r, err);
+    if (s == OM_OK)
         s = write(&q, path, err);
-    }
-    calib_close(q.text);
+    rewrite_close(&q.r);
     ldl_free(&q.f);
     mem_free(q.head.h);
     mem_free(q.embed);
-    llm_fork_close(q.work);
     imatrix_close(&measured);
     return s;
 }

@@ -218,7 +218,7 @@ static om_status write_tensor(exporter *x, const out_tensor *t)
 {
     for (uint32_t i = 0; i < t->n_parts; i++) {
         const nn_weight *w = t->part[i];
-        bool keep = !x->encoder || t->type == w->type || t->type == DTYPE_F32 ||
+        bool keep = !x->encoder || (t->flags[i] & NAME_EXACT) ||
                     x->encoder->type_of(x->encoder->ctx, w) == DTYPE_COUNT;
         if (t->vector)
             TRY(write_vector(x, t->part[i], t->flags[i]));

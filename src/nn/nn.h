@@ -61,8 +61,9 @@ typedef struct {
     nn_lowrank *lora; /* NULL: none */
 } nn_weight;
 
-/* Calibration and statistics: called with the input of every linear layer. */
-typedef void nn_linear_hook(void *ctx, const nn_weight *w, const float *x, uint32_t rows);
+/* Calibration and statistics: called with the input of every linear layer, before it is
+ * read.  Without a tape it may be changed: an input set to zero is a channel left out. */
+typedef void nn_linear_hook(void *ctx, const nn_weight *w, float *x, uint32_t rows);
 
 struct nn {
     const kern *k;

@@ -52,6 +52,18 @@ refuse train_data 1 "none.txt.*No such file" "$octomil" train --model model.gguf
 refuse adapter 1 "none.*No such file\|none.*adapter" "$octomil" run model.gguf hi --adapter none
 refuse config 1 "none.yaml.*No such file" "$octomil" simulate none.yaml
 refuse config_folder 1 "folder" "$octomil" simulate folder
+refuse prune_method 2 "did you mean wanda" "$octomil" prune model.gguf p.gguf --method wandaa
+refuse prune_structure 2 "say unstructured" "$octomil" prune model.gguf p.gguf --structure rows
+refuse prune_target 2 "cannot go as channels" "$octomil" prune model.gguf p.gguf \
+    --method magnitude --structure channel --target-sparsity 0.9
+refuse prune_pattern 2 "are a sparsity of 0.75" "$octomil" prune model.gguf p.gguf \
+    --method magnitude --structure 1:4 --target-sparsity 0.5
+refuse prune_no_text 2 "needs a calibration text" "$octomil" prune model.gguf p.gguf
+head -c 200 notes.txt >few.txt
+refuse prune_short_text 2 "at least 256" "$octomil" prune model.gguf p.gguf --calibration few.txt
+check nothing_pruned [ ! -e p.gguf ]
+check prune_says_so sh -c "'$octomil' prune model.gguf p.gguf --method magnitude --structure 2:4 |
+    grep -q 'did not shrink'"
 printf 'rounds: [\n' >bad.yaml
 refuse config_garbage 1 "bad.yaml:2" "$octomil" simulate bad.yaml
 refuse full_disk 1 "disk full" sh -c "'$octomil' reference >/dev/full"
@@ -86,6 +98,9 @@ if command -v python3 >/dev/null; then
     check json_train json train --model model.gguf --data notes.txt --steps 2 --seq-len 16
     check json_merge json merge model.gguf trained merged.gguf
     check json_convert json convert model.gguf q8.gguf --type Q8_0
+    check json_prune json prune model.gguf pruned.gguf --method magnitude --structure channel \
+        --target-sparsity 0.3
+    check json_prune_keys grep -q '"weights_gone":.*"ffn":' answer
     check json_init json init bowl --kind quadratic
     check json_simulate json simulate bowl.yaml --rounds 3
     check json_error error_is_json inspect none.gguf

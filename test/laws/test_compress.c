@@ -283,7 +283,7 @@ static bool open_sample(test *t, sample *s)
     return s->m != NULL;
 }
 
-static void see(void *ctx, const nn_weight *w, const float *x, uint32_t rows)
+static void see(void *ctx, const nn_weight *w, float *x, uint32_t rows)
 {
     sample *s = ctx;
     double *sum = w == s->q ? s->q_sum : w == s->down ? s->down_sum : NULL;
