@@ -134,7 +134,8 @@ static om_status restore(sim *s, const os_map *m, const char *path, om_err *err)
                     "'%s' was saved with another configuration; resume with the "
                     "one it was started with",
                     path);
-    uint64_t round = cursor_u64(&c), down = cursor_u64(&c), up = cursor_u64(&c), clock = cursor_u64(&c);
+    uint64_t round = cursor_u64(&c), down = cursor_u64(&c), up = cursor_u64(&c);
+    uint64_t clock = cursor_u64(&c);
     const uint8_t *sp = cursor_take(&c, server), *cp = cursor_take(&c, clients);
     cursor rest = c;
     bool fits = !s->async || async_get(s, &c, false);
