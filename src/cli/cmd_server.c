@@ -281,6 +281,7 @@ static om_status set_up(server *s, json_doc *spec, coord_config *k, om_err *err)
     TRY(apply_flags(s, err));
     TRY(read_task(s, spec, err));
     TRY(read_address(s, err));
+    TRY(config_recipe(&s->cfg, &s->cfg.recipe, err));
     const fl_recipe *r = &s->cfg.recipe;
     TRY(params_text(r->algo->params, r->p, &s->algo_params));
     TRY(params_text(r->up->params, r->up_p, &s->codec_params));

@@ -40,7 +40,7 @@ typedef struct {
 
 static const char csv_head[] =
     "round,asked,received,train_loss,loss,accuracy,up_bytes,down_bytes,total_up_bytes,"
-    "total_down_bytes,seconds\n";
+    "total_down_bytes,seconds,late,stale,simulated_seconds\n";
 
 /* ---- results ---- */
 
@@ -81,9 +81,10 @@ static om_status put_row(job *j, const sim_row *r)
     TRY(put_csv(b, r->train_loss, ","));
     TRY(put_csv(b, r->score.loss, ","));
     TRY(put_csv(b, r->score.accuracy, ","));
-    TRY(buf_fmt(b, "%llu,%llu,%llu,%llu,%.6f\n", (unsigned long long)r->up_bytes,
+    TRY(buf_fmt(b, "%llu,%llu,%llu,%llu,%.6f,%u,%u,%.9g\n", (unsigned long long)r->up_bytes,
                 (unsigned long long)r->down_bytes, (unsigned long long)r->total_up_bytes,
-                (unsigned long long)r->total_down_bytes, r->seconds));
+                (unsigned long long)r->total_down_bytes, r->seconds, (unsigned)r->late,
+                (unsigned)r->stale, r->clock));
     json_out o = json_to(&j->jsonl);
     json_open_object(&o, NULL);
     json_put_u64(&o, "round", r->round);
@@ -97,6 +98,9 @@ static om_status put_row(job *j, const sim_row *r)
     json_put_u64(&o, "total_up_bytes", r->total_up_bytes);
     json_put_u64(&o, "total_down_bytes", r->total_down_bytes);
     json_put_f64(&o, "seconds", r->seconds);
+    json_put_u64(&o, "late", r->late);
+    json_put_u64(&o, "stale", r->stale);
+    json_put_f64(&o, "simulated_seconds", r->clock);
     json_shut(&o, '}');
     return o.status == OM_OK ? buf_u8(&j->jsonl, '\n') : o.status;
 }
@@ -269,6 +273,7 @@ static void answer_json(job *j, const sim_score *score, const sim_row *last)
     json_put_u64(&o, "up_bytes", last->total_up_bytes);
     json_put_u64(&o, "down_bytes", last->total_down_bytes);
     json_put_str(&o, "model_sha256", str_of(hex));
+    json_put_f64(&o, "simulated_seconds", last->clock);
     json_put_f64(&o, "rounds_per_second", j->seconds > 0 ? (double)n / j->seconds : 0);
     json_put_u64(&o, "peak_rss_bytes", os_peak_rss_bytes());
     json_shut(&o, '}');
@@ -292,6 +297,7 @@ static void answer_text(job *j, const sim_score *score, const sim_row *last)
     cli_print(j->c, "\nup %s (%s without compression), down %s\n",
               cli_bytes(up, last->total_up_bytes), cli_bytes(full, j->plain_bytes),
               cli_bytes(down, last->total_down_bytes));
+    cli_print(j->c, "simulated time %.6g s\n", last->clock);
     if (j->out)
         cli_print(j->c, "results.csv, results.jsonl, curve.svg and run.sim are in %s\n",
                   j->out);
@@ -355,7 +361,8 @@ static om_status open_all(job *j, om_err *err)
     const config *c = &j->conf;
     double asked = ceil((double)c->cohort.size * c->cohort.over_selection - 1e-9);
     const float *x0;
-    sim_config s = {.recipe = c->recipe,
+    sim_config s = {.deadline = c->cohort.deadline_seconds,
+                    .pace = c->pace,
                     .cohort = (uint32_t)c->cohort.size,
                     .min = (uint32_t)c->cohort.min,
                     .attack = c->attack,
@@ -366,6 +373,7 @@ static om_status open_all(job *j, om_err *err)
                     .pool = j->c->pool,
                     .cancel = j->c->cancel,
                     .ranks = j->c->ranks};
+    TRY(config_recipe(c, &s.recipe, err));
     TRY(problem_open(c, &j->c->kernels, j->c->pool, j->c->cancel, &j->problem, err));
     problem_describe(j->problem, &s, &x0);
     if (asked > s.n_clients)
@@ -397,8 +405,9 @@ static om_status open_all(job *j, om_err *err)
         cli_note(j->c, "attack %s by %.0f %% of the clients; aggregator %s",
                  c->attack.row->name, 100 * c->attack.p[ATTACK_PART],
                  c->recipe.robust.row->name);
-    cli_note(j->c, "%s with %s, %u of %u clients a round", c->recipe.algo->name,
-             c->recipe.up->name, (unsigned)s.cohort, (unsigned)s.n_clients);
+    cli_note(j->c, "%s with %s, %u of %u clients %s", s.recipe.algo->name,
+             s.recipe.up->name, (unsigned)s.cohort, (unsigned)s.n_clients,
+             s.recipe.algo->async ? "at work" : "a round");
     return sim_open(&s, x0, &j->sim, err);
 }
 
@@ -465,8 +474,8 @@ static om_status run_path(const char *out, size_t r, const char *name,
     return s == OM_OK ? s : fail(err, s, "'%s' is too long a path", out);
 }
 
-static om_status sweep_one(cli *c, const sweep *w, const sweep_pace *pace, size_t r,
-                           sweep_run *out, om_err *err)
+static om_status sweep_one(cli *c, const sweep *w, size_t r, sweep_run *out,
+                           om_err *err)
 {
     char dir[PATH_BYTES], path[PATH_BYTES];
     job *j;
@@ -493,7 +502,7 @@ static om_status sweep_one(cli *c, const sweep *w, const sweep_pace *pace, size_
     if (silent)
         return OM_OK;
     TRY(run_path(cli_str(c, "out"), r, "results.csv", path, err));
-    return sweep_read(path, pace, out, err);
+    return sweep_read(path, out, err);
 }
 
 static om_status put_file(const char *dir, const char *name, om_status made, buf *b,
@@ -507,8 +516,8 @@ static om_status put_file(const char *dir, const char *name, om_status made, buf
     return s;
 }
 
-static om_status sweep_files(cli *c, const sweep *w, const sweep_pace *pace,
-                             const sweep_run *runs, om_err *err)
+static om_status sweep_files(cli *c, const sweep *w, const sweep_run *runs,
+                             om_err *err)
 {
     const char *dir = cli_str(c, "out"), *title = c->operand[0];
     buf b = buf_growing((size_t)1 << 30);
@@ -516,7 +525,7 @@ static om_status sweep_files(cli *c, const sweep *w, const sweep_pace *pace,
     if (s == OM_OK)
         s = put_file(dir, "sweep.jsonl", sweep_jsonl(w, runs, &b), &b, err);
     if (s == OM_OK)
-        s = put_file(dir, "report.html", sweep_page(title, w, runs, pace, &b), &b, err);
+        s = put_file(dir, "report.html", sweep_page(title, w, runs, &b), &b, err);
     buf_free(&b);
     return s;
 }
@@ -538,21 +547,17 @@ static om_status sweep_answer(cli *c, const sweep *w, const sweep_run *runs, om_
 
 static om_status sweep_all(cli *c, const sweep *w, om_err *err)
 {
-    sweep_pace pace;
     if (!cli_given(c, "out"))
         return fail(err, OM_EARG, "--sweep needs a folder for its runs: --out DIR");
-    TRY(cli_f64(c, "uplink", 1e-6, 1e6, &pace.up_mbit, err));
-    TRY(cli_f64(c, "downlink", 1e-6, 1e6, &pace.down_mbit, err));
-    TRY(cli_f64(c, "compute", 0, 1e9, &pace.compute, err));
     sweep_run *runs = mem_array(w->n_runs, sizeof(*runs));
     if (!runs)
         return fail(err, OM_ENOMEM, "simulate: no memory for %zu runs", w->n_runs);
     om_status s = OM_OK;
     for (size_t r = 0; r < w->n_runs && s == OM_OK; r++)
-        s = sweep_one(c, w, &pace, r, &runs[r], err);
+        s = sweep_one(c, w, r, &runs[r], err);
     bool silent = c->ranks && c->ranks->rank != 0;
     if (s == OM_OK && !silent)
-        s = sweep_files(c, w, &pace, runs, err);
+        s = sweep_files(c, w, runs, err);
     if (s == OM_OK)
         s = sweep_answer(c, w, runs, err);
     for (size_t r = 0; r < w->n_runs; r++)
@@ -578,9 +583,6 @@ static const cli_option options[] = {
      "a run in DIR/run-N for each value, of every combination when given again; tables and "
      "DIR/report.html",
      true},
-    {"uplink", 0, "MBIT", "10", "of a device, for the report's simulated time", false},
-    {"downlink", 0, "MBIT", "50", "of a device, for the same", false},
-    {"compute", 0, "S", "0", "seconds a device works in a round, for the same", false},
     {"checkpoint", 0, "N", "0", "save DIR/run.sim every N rounds; 0: at the end", false},
     {"placement", 0, "HOW", "static",
      "octomil-mpi: clients go to ranks in turn (static) or largest first (size)", false},

@@ -46,6 +46,13 @@ const config_row config_rows[] = {
     COUNT("seed", seed, "1", 0, 9007199254740992.0, "same seed, same result, bit for bit"),
     COUNT("rounds", rounds, "20", 1, 1e9, "rounds of the federation"),
     COUNT("clients", clients, "8", 1, 16777216, "simulate: how many clients there are"),
+    CHOICE("async_mode", async_mode, "auto", CONFIG_ASYNC_MODES,
+           "simulate: versions instead of rounds; true: fedavg becomes fedbuff; auto: as the "
+           "algorithm is"),
+    COUNT("buffer_size", buffer_size, "0", 0, 1e9,
+          "async_mode: updates that close a version; 0: the algorithm's own"),
+    NUMBER("staleness_bound", staleness_bound, "-1", -1, 1e9,
+           "async_mode: versions an update may be behind; -1: the algorithm's own"),
     PATH("out", out, "", "folder for results"),
     CHOICE("model.kind", model.kind, "llm", CONFIG_KINDS, "what is trained"),
     PATH("model.path", model.path, "",
@@ -82,6 +89,28 @@ const config_row config_rows[] = {
            "simulate: part of the asked that never answers"),
     NUMBER("cohort.max_update_norm", cohort.max_update_norm, "0", 0, 1e30,
            "server: refuse updates of a larger L2 norm; 0: any"),
+    NUMBER("devices.compute", pace.compute, "0", 0, 1e9,
+           "simulate: seconds of a device for the gradient of one sample"),
+    CHOICE("devices.speed", pace.speed, "equal", PACE_SPEEDS,
+           "simulate: law of the devices' times; ladder: (i + 1)^spread"),
+    NUMBER("devices.spread", pace.spread, "1", 0, 20,
+           "simulate: lognormal: deviation of the log; power: 1 / shape"),
+    CHOICE("devices.jitter", pace.jitter, "none", PACE_JITTERS,
+           "simulate: law of each piece of work on top of it"),
+    NUMBER("devices.jitter_size", pace.jitter_size, "0.5", 0, 20,
+           "simulate: as spread, for jitter"),
+    NUMBER("devices.period", pace.period, "0", 0, 1e12,
+           "simulate: seconds of a device's day; 0: no days"),
+    NUMBER("devices.swing", pace.swing, "0.5", 0, 0.999,
+           "simulate: how much faster and slower it is by day and night"),
+    NUMBER("network.uplink", pace.uplink, "10", 0, 1e9,
+           "simulate: Mbit/s of a device; 0: no time"),
+    NUMBER("network.downlink", pace.downlink, "50", 0, 1e9,
+           "simulate: Mbit/s of a device; 0: no time"),
+    NUMBER("network.latency", pace.latency, "0", 0, 1e6,
+           "simulate: seconds of each message on top"),
+    NUMBER("network.spread", pace.network_spread, "0", 0, 20,
+           "simulate: deviation of the log of a device's rates"),
     TEXT("server.address", server.address, "127.0.0.1", "where the server listens"),
     COUNT("server.port", server.port, "8080", 0, 65535, "its port; 0: any that is free"),
     PATH("server.dir", server.dir, "octomil-server", "its database and blobs"),
@@ -98,7 +127,6 @@ const config_row config_rows[] = {
     ABSENT("aggregation", "none; what stands in for the mean is aggregator: (mean, median, "
                           "trimmed_mean, krum, geometric_median, ...)"),
     ABSENT("personalization", "none"),
-    ABSENT("async_mode", "none; rounds are synchronous"),
     {NULL, CONFIG_IS_TEXT, 0, 0, NULL, 0, 0, NULL, NULL},
 };
 
@@ -314,12 +342,55 @@ static om_status set_key(config *c, str key, str v, om_err *err)
     return unknown(key, err);
 }
 
+/* A key that stands for a parameter of the algorithm. */
+static om_status put_param(fl_recipe *r, const char *name, double v, om_err *err)
+{
+    const param *table = r->algo->params;
+    for (size_t i = 0; table[i].name; i++)
+        if (strcmp(table[i].name, name) == 0) {
+            if (!(v >= table[i].min && v <= table[i].max))
+                return fail(err, OM_EARG, "%s is %g; it must lie between %.16g and %.16g",
+                            name, v, table[i].min, table[i].max);
+            r->p[i] = v;
+            return OM_OK;
+        }
+    if (!r->algo->async)
+        return fail(err, OM_EARG,
+                    "%s is for asynchronous methods and %s goes by rounds; set async_mode to "
+                    "true (fedavg becomes fedbuff), or choose fedbuff",
+                    name, r->algo->name);
+    return fail(err, OM_EARG, "%s has no %s; nearest: %s", r->algo->name, name,
+                strcmp(name, "buffer_size") == 0 ? "fedbuff" : "ringmaster");
+}
+
+om_status config_recipe(const config *c, fl_recipe *out, om_err *err)
+{
+    fl_recipe r = c->recipe;
+    if (c->async_mode == CONFIG_ASYNC_TRUE)
+        TRY(fl_recipe_async(&r, err));
+    if (c->async_mode == CONFIG_ASYNC_FALSE && r.algo->async)
+        return fail(err, OM_EARG,
+                    "async_mode is false and %s has no rounds; set it to auto or true, or "
+                    "choose fedavg",
+                    r.algo->name);
+    if (c->async_mode != CONFIG_ASYNC_FALSE) { /* switched off, its keys wait */
+        if (c->buffer_size)
+            TRY(put_param(&r, "buffer_size", (double)c->buffer_size, err));
+        if (c->staleness_bound >= 0)
+            TRY(put_param(&r, "staleness_bound", c->staleness_bound, err));
+    }
+    *out = r;
+    return OM_OK;
+}
+
 static om_status check(const config *c, om_err *err)
 {
+    fl_recipe r;
     if (c->cohort.min > c->cohort.size)
         return fail(err, OM_EARG, "cohort.min is %llu, above cohort.size, which is %llu",
                     (unsigned long long)c->cohort.min, (unsigned long long)c->cohort.size);
-    return fl_recipe_check(&c->recipe, err);
+    TRY(fl_recipe_check(&c->recipe, err));
+    return config_recipe(c, &r, err);
 }
 
 om_status config_set(config *c, str key, str value, om_err *err)

@@ -10,6 +10,8 @@
  *     clients: 100                 how many there are (simulate)
  *     cohort:    size, min, over_selection, deadline, dropout,
  *                max_update_norm
+ *     async_mode, buffer_size, staleness_bound: no rounds (simulate)
+ *     devices:   how fast clients compute   network: how fast they talk (simulate)
  *     server:    address, port, dir
  *     evaluate:  every, threads
  *     compression, quantization, pruning, privacy, ...: refused by name unless "none"
@@ -25,6 +27,7 @@
 #include "fl/algo.h"
 #include "fl/attack/attack.h"
 #include "fl/partition.h"
+#include "sim/pace.h"
 
 enum { CONFIG_PATH_BYTES = 512, CONFIG_TEXT_BYTES = 128 };
 
@@ -38,6 +41,8 @@ enum {
     CONFIG_MULTINOMIAL
 };
 #define CONFIG_KINDS "llm|logistic|softmax|mlp|cnn|quadratic|multinomial"
+enum { CONFIG_ASYNC_AUTO, CONFIG_ASYNC_FALSE, CONFIG_ASYNC_TRUE };
+#define CONFIG_ASYNC_MODES "auto|false|true"
 enum { CONFIG_LORA, CONFIG_FULL };
 #define CONFIG_ADAPTATIONS "lora|full"
 enum { CONFIG_TEXT_FILES, CONFIG_LIBSVM, CONFIG_IDX, CONFIG_SYNTHETIC };
@@ -46,6 +51,9 @@ enum { CONFIG_TEXT_FILES, CONFIG_LIBSVM, CONFIG_IDX, CONFIG_SYNTHETIC };
 typedef struct {
     char project[CONFIG_TEXT_BYTES];
     uint64_t seed, rounds, clients;
+    int async_mode; /* CONFIG_ASYNC_AUTO .. */
+    uint64_t buffer_size;   /* 0: the algorithm's */
+    double staleness_bound; /* below 0: the algorithm's */
     char out[CONFIG_PATH_BYTES]; /* results; "" = print only */
     struct {
         int kind;                     /* CONFIG_LLM .. */
@@ -68,7 +76,8 @@ typedef struct {
         uint64_t limit;   /* samples read; 0: all */
         uint64_t seq_len; /* text */
     } data;
-    fl_recipe recipe; /* algorithm and codec, checked */
+    fl_recipe recipe; /* algorithm and codec, checked; see config_recipe */
+    sim_pace pace;    /* simulate */
     attack_rule attack; /* simulate; row NULL: none */
     const partition_rule *partition;
     double partition_p[8];
@@ -118,6 +127,8 @@ om_status config_read(const char *path, config *out, om_err *err);
 /* One key over what is there: "rounds", "model.lora.rank", "algorithm.lr", "codec.name"
  * (a name resets its parameters). */
 om_status config_set(config *c, str key, str value, om_err *err);
+/* What is run: the recipe with async_mode, buffer_size and staleness_bound put into it. */
+om_status config_recipe(const config *c, fl_recipe *out, om_err *err);
 /* The configuration as a commented YAML file that config_parse reads back. */
 om_status config_print(const config *c, buf *out);
 /* v with as few digits as read back to the same number; the index-th of "a|b|c". */

@@ -89,25 +89,25 @@ static double cell(str *row)
     return ok ? v : (double)NAN;
 }
 
-/* round,asked,received,train_loss,loss,accuracy,up,down,...: see cmd_simulate.c */
-static void add_row(sweep_run *r, str row, const sweep_pace *p)
+/* round,asked,received,train_loss,loss,accuracy,up,down,total up,total down,seconds,late,
+ * stale,simulated seconds: see cmd_simulate.c */
+static void add_row(sweep_run *r, str row)
 {
-    double v[8];
+    double v[14];
     size_t i = r->n++;
     for (size_t c = 0; c < countof(v); c++)
         v[c] = cell(&row);
-    double up = v[2] > 0 ? v[6] / v[2] : 0, down = v[1] > 0 ? v[7] / v[1] : 0;
+    double up = v[2] > 0 ? v[6] / v[2] : 0;
     r->round[i] = v[0] + 1;
     r->loss[i] = isfinite(v[4]) ? v[4] : v[3];
     r->accuracy[i] = v[5];
     r->up += (uint64_t)v[6];
     r->down += (uint64_t)v[7];
     r->bits[i] = (i ? r->bits[i - 1] : 0) + 8 * up;
-    r->simulated += p->compute + 8e-6 * down / p->down_mbit + 8e-6 * up / p->up_mbit;
-    r->time[i] = r->simulated;
+    r->time[i] = r->simulated = v[13];
 }
 
-om_status sweep_read(const char *path, const sweep_pace *p, sweep_run *out, om_err *err)
+om_status sweep_read(const char *path, sweep_run *out, om_err *err)
 {
     buf text = {0};
     size_t lines = 0;
@@ -130,7 +130,7 @@ om_status sweep_read(const char *path, const sweep_pace *p, sweep_run *out, om_e
         if (!nl)
             break; /* a row cut short */
         if (!head)
-            add_row(out, (str){at, (size_t)(nl - at)}, p);
+            add_row(out, (str){at, (size_t)(nl - at)});
         at = nl + 1;
     }
     buf_free(&text);
@@ -273,8 +273,7 @@ static om_status table(const sweep *s, const sweep_run *runs, buf *out)
     return buf_str(out, STR("</table>\n"));
 }
 
-om_status sweep_page(const char *title, const sweep *s, const sweep_run *runs,
-                     const sweep_pace *p, buf *out)
+om_status sweep_page(const char *title, const sweep *s, const sweep_run *runs, buf *out)
 {
     TRY(buf_str(out, str_of(head)));
     TRY(buf_str(out, STR("<title>")));
@@ -289,9 +288,8 @@ om_status sweep_page(const char *title, const sweep *s, const sweep_run *runs,
         TRY(curves(s, runs, x, false, out));
     for (int x = 0; x < 3; x++)
         TRY(curves(s, runs, x, true, out));
-    return buf_fmt(out,
-                   "<p>Simulated time: a round is one device's download at %g Mbit/s, %g s "
-                   "of work, and its upload at %g Mbit/s. Where the model was not "
-                   "evaluated, the loss is the clients' training loss.</html>\n",
-                   p->down_mbit, p->compute, p->up_mbit);
+    return buf_str(
+        out, STR("<p>Simulated time is that of the configuration's devices and network. Where "
+                 "the model was not evaluated, the loss is the clients' training "
+                 "loss.</html>\n"));
 }

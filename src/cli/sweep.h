@@ -5,10 +5,7 @@
  *
  * Each run is an ordinary one in DIR/run-N; its curve is read back from its results.csv,
  * so runs that an earlier call made are on the page too.
- *
- * Simulated time is that of a federation whose rounds are paced by one device: it fetches
- * what was sent down to a client, computes `compute` seconds and sends a client's mean
- * update, at the given rates. */
+ */
 #ifndef CLI_SWEEP_H
 #define CLI_SWEEP_H
 
@@ -35,10 +32,6 @@ str sweep_value(const sweep *s, size_t r, size_t axis);
 void sweep_name(const sweep *s, size_t r, char out[SWEEP_NAME]);
 
 typedef struct {
-    double up_mbit, down_mbit, compute; /* of a device: rates, seconds a round */
-} sweep_pace;
-
-typedef struct {
     char name[SWEEP_NAME];
     sim_score score;          /* of the final model */
     uint64_t up, down;        /* bytes of all rounds */
@@ -49,13 +42,12 @@ typedef struct {
 } sweep_run;
 
 /* The rows of DIR/results.csv. sweep_run_clear frees. */
-om_status sweep_read(const char *path, const sweep_pace *p, sweep_run *out, om_err *err);
+om_status sweep_read(const char *path, sweep_run *out, om_err *err);
 void sweep_run_clear(sweep_run *r);
 
 /* The table of runs as CSV and JSON lines, and the page. */
 om_status sweep_csv(const sweep *s, const sweep_run *runs, buf *out);
 om_status sweep_jsonl(const sweep *s, const sweep_run *runs, buf *out);
-om_status sweep_page(const char *title, const sweep *s, const sweep_run *runs,
-                     const sweep_pace *p, buf *out);
+om_status sweep_page(const char *title, const sweep *s, const sweep_run *runs, buf *out);
 
 #endif

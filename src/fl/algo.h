@@ -6,6 +6,10 @@
  *     server_begin -> down message -> each client of the cohort: client_step -> up message
  *     -> server_recv for each accepted message IN ASCENDING CLIENT ID -> server_close
  *
+ * An asynchronous row (fl_algo.async) has versions for rounds: a client begins with the
+ * newest down message whenever it is free, its message is taken when it arrives, and the
+ * method says which arrival closes the version; see fl_async.
+ *
  * The fixed order of recv makes the result independent of arrival, threads, processes
  * and restarts.  State is flat bytes of a size known beforehand: saved with one write,
  * mapped, or moved to another machine; all zero = start.  Messages are wire bytes, so
@@ -35,6 +39,10 @@ typedef struct {
     om_status (*sgd)(void *ctx, float *y, uint32_t batch, rng r, double lr, double *loss,
                      om_err *err);
     uint32_t fused_batch;
+    /* sgrad (batch 0: grad) given up after `patience` seconds; *done: was it in time, else
+     * g is nothing.  NULL: nobody has the time, every gradient is finished. */
+    om_status (*attempt)(void *ctx, const float *x, uint32_t batch, rng r, double patience,
+                         float *g, bool *done, double *loss, om_err *err);
     om_status (*value)(void *ctx, const float *x, double *loss, om_err *err);
     om_status (*hvp)(void *ctx, const float *x, const float *v, float *hv, om_err *err);
     /* h (dim, dim) = the Hessian at x, both triangles. */
@@ -47,11 +55,23 @@ om_status fl_hess_by_hvp(void *ctx,
                                           float *hv, om_err *err),
                          size_t dim, const float *x, float *h, om_err *err);
 
+/* What is known of the clients' speeds, for methods that plan with them. */
+typedef struct {
+    void *ctx;
+    /* Seconds within which this part (0 to below 1) of a client's gradients over batch
+     * samples (0: all its data) is finished; and the part that is within these seconds. */
+    double (*gradient)(void *ctx, uint32_t id, uint32_t batch, double part);
+    double (*finished)(void *ctx, uint32_t id, uint32_t batch, double seconds);
+    double (*message)(void *ctx, uint32_t id, size_t bytes); /* seconds on the way up */
+} fl_pace;
+
 typedef struct {
     size_t dim;
     uint32_t n_clients; /* population */
-    uint32_t cohort;    /* clients whose update closes the round */
-    uint32_t round;     /* from 0 */
+    uint32_t cohort;    /* clients whose update closes the round; asynchronous: at work */
+    /* From 0; asynchronous: the version at the server, and in client_step how many steps
+     * this client has begun before, so that no two draw the same. */
+    uint32_t round;
     uint64_t seed;
     const double *p; /* the algorithm's parameters, in table order */
     const codec *up; /* uplink compressor */
@@ -62,6 +82,7 @@ typedef struct {
     const aggregate_rule *robust;
     const privacy_rule *privacy;
     void *kept;
+    const fl_pace *pace; /* NULL: not known */
     pool *pool; /* for server_close; NULL: one thread */
     /* Called with a part of the server's state that this call will not touch again: a
      * driver whose state lies in a file can let it out of memory.  NULL: no need. */
@@ -76,7 +97,32 @@ enum {
     FL_EVERY_CLIENT = 1u << 3, /* every client in every round, or the state goes wrong */
     FL_WHOLE_COHORT = 1u << 4, /* whoever is chosen answers: nobody asked in vain */
     FL_ROBUST = 1u << 5, /* a robust or a noisy rule may stand in for its mean (average.h) */
+    FL_KNOWS_PACE = 1u << 6, /* plans with fl_env.pace */
 };
+
+/* A message that arrives: `age` versions were closed since the one it is computed at. */
+typedef struct {
+    uint32_t id, age;
+    uint64_t samples;
+    const uint8_t *up;
+    size_t up_n;
+} fl_arrival;
+
+/* What makes a method asynchronous.  The driver hands out the newest version, refuses what
+ * is too old, takes the rest in order of arrival, and once `full` calls server_close and
+ * server_begin, which open the next version.  The same row goes by rounds too, all ages 0:
+ * server_recv is take without the order of arrival. */
+typedef struct {
+    uint32_t (*oldest)(const fl_env *e); /* greatest age that is of use */
+    /* Is a client stopped, to begin anew, as soon as its message would be too old? */
+    bool (*stops)(const fl_env *e);
+    /* Samples whose gradients one client_step of a client with so many evaluates. */
+    uint64_t (*work)(const fl_env *e, uint64_t samples);
+    /* As server_recv: a refusal leaves the server as it was. */
+    om_status (*take)(const fl_env *e, void *server, const fl_arrival *a, arena scratch,
+                      om_err *err);
+    bool (*full)(const fl_env *e, const void *server);
+} fl_async;
 
 typedef struct fl_algo fl_algo;
 typedef struct fl_recipe fl_recipe;
@@ -84,6 +130,7 @@ struct fl_algo {
     const char *name, *summary, *source;
     unsigned flags;
     const param *params;
+    const fl_async *async; /* NULL: it goes by rounds alone */
     /* Combinations of parameters and codec that make no sense; may be NULL. */
     om_status (*check)(const fl_recipe *r, om_err *err);
     size_t (*server_bytes)(const fl_env *e);
@@ -147,11 +194,16 @@ om_status fl_recipe_of(str algo, str algo_params, str codec_name, str codec_para
 /* Who takes part, as a driver sees it. */
 typedef struct {
     uint32_t n_clients, asked, cohort, least; /* chosen, wanted, enough to close a round */
-    bool ends; /* calls client_end */
+    bool ends;     /* calls client_end */
+    bool arrivals; /* takes messages as they come (fl_async) */
+    bool paced;    /* knows fl_env.pace */
 } fl_drive;
 /* What depends on it: refuses an algorithm that this drive would break, and tells a codec
  * that deals coordinates to clients how many there are.  Every driver calls it first. */
 om_status fl_recipe_drive(fl_recipe *r, const fl_drive *d, om_err *err);
+/* The asynchronous version of r (fedavg's is fedbuff), parameters kept by name; refuses,
+ * naming the nearest, where there is none. */
+om_status fl_recipe_async(fl_recipe *r, om_err *err);
 /* "krum" and "num_byzantine=3,pre=nnm" over what r holds; "" is the mean. */
 om_status fl_recipe_robust(fl_recipe *r, str name, str params, om_err *err);
 /* The checks alone, after p or up_p were changed by param_set. */

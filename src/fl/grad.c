@@ -68,6 +68,18 @@ om_status grad_at(grad_step *s, const float *x, uint32_t draw, float *g)
     return s->f->sgrad(s->f->ctx, x, (uint32_t)batch, r, g, &s->loss, s->err);
 }
 
+om_status grad_send_one(grad_step *s)
+{
+    TRY(grad_at(s, s->x, 0, s->g));
+    return up_coded(s, s->g, 1, NULL);
+}
+
+uint64_t grad_work(const fl_env *e, uint64_t samples)
+{
+    double batch = e->p[GRAD_BATCH];
+    return batch < 1 || batch >= (double)samples ? samples : (uint64_t)batch;
+}
+
 /* ---- up messages ---- */
 
 size_t up_bound_of(const fl_env *e)
@@ -153,6 +165,15 @@ static om_status take(const fl_env *e, void *server, uint32_t id, uint64_t sampl
     TRY(average_admit(e, server, id, samples, err));
     TRY(up_add(e, up, up_n, 1.0f, scale, average_vector(e, server, 1), err));
     average_count(server, id, 1);
+    return OM_OK;
+}
+
+om_status grad_take(const fl_env *e, void *server, const fl_arrival *a, float weight,
+                    om_err *err)
+{
+    TRY(average_check_head(e, a->id, a->samples, err));
+    TRY(up_add(e, a->up, a->up_n, weight, 1, average_vector(e, server, 1), err));
+    average_count(server, a->id, 1);
     return OM_OK;
 }
 

@@ -80,6 +80,10 @@ static inline float *grad_vector(const grad_step *s, uint32_t i)
  * so that the same draw at two points is the same samples. */
 om_status grad_at(grad_step *s, const float *x, uint32_t draw, float *g);
 om_status grad_full(grad_step *s, const float *x, float *g);
+/* A rule: one gradient through the codec. */
+om_status grad_send_one(grad_step *s);
+/* Samples of one grad_at: fl_async.work. */
+uint64_t grad_work(const fl_env *e, uint64_t samples);
 
 /* ---- up messages ---- */
 
@@ -99,6 +103,9 @@ om_status grad_recv(const fl_env *e, void *server, uint32_t id, uint64_t samples
                     const uint8_t *up, size_t up_n, arena scratch, om_err *err);
 om_status grad_recv_scaled(const fl_env *e, void *server, uint32_t id, uint64_t samples,
                            const uint8_t *up, size_t up_n, arena scratch, om_err *err);
+/* The same in any order, a client as often as it comes, weighted: fl_async.take. */
+om_status grad_take(const fl_env *e, void *server, const fl_arrival *a, float weight,
+                    om_err *err);
 om_status grad_check(const fl_env *e, uint32_t id, uint64_t samples, const uint8_t *up,
                      size_t up_n, float *zeros, om_err *err);
 

@@ -92,6 +92,15 @@ static schedule schedule_of(const fl_env *e, const fl_oracle *f)
     return s;
 }
 
+uint64_t local_work(const fl_env *e, uint64_t samples)
+{
+    uint64_t batch = (uint64_t)e->p[LOCAL_BATCH];
+    uint64_t per_epoch = batch ? (samples + batch - 1) / batch : 1;
+    uint64_t steps = e->p[LOCAL_STEPS] >= 1 ? (uint64_t)e->p[LOCAL_STEPS]
+                                            : (uint64_t)e->p[LOCAL_EPOCHS] * per_epoch;
+    return steps / per_epoch * samples + steps % per_epoch * (batch ? batch : samples);
+}
+
 /* Names the minibatch of step t; every epoch has a shuffle of its own. */
 static rng minibatch(const fl_env *e, uint32_t id, const schedule *s, uint64_t t)
 {

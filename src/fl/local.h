@@ -50,6 +50,8 @@ om_status local_check(const fl_recipe *r, om_err *err);
 size_t local_client_bytes(const fl_env *e);
 size_t local_scratch_bytes(const fl_env *e);
 size_t local_up_bound(const fl_env *e);
+/* Samples whose gradients a client with so many evaluates: fl_async.work. */
+uint64_t local_work(const fl_env *e, uint64_t samples);
 /* mu: weight of (mu/2) |y - x|^2, added to the client's function; 0: none.
  * *loss: mean over the local steps. */
 om_status local_step(const fl_env *e, uint32_t id, void *client, const fl_oracle *f,

@@ -155,6 +155,54 @@ om_status fl_recipe_check(const fl_recipe *r, om_err *err)
     return r->algo->check ? r->algo->check(r, err) : OM_OK;
 }
 
+static om_status drive_async(const fl_recipe *r, const fl_drive *d, om_err *err)
+{
+    const fl_algo *a = r->algo;
+    if (a->async && !d->arrivals)
+        return fail(err, OM_EUNSUPPORTED,
+                    "%s takes messages in the order they arrive, and the network goes by "
+                    "rounds, whose result no order changes; simulate it, or choose fedavg "
+                    "with cohort.over_selection",
+                    a->name);
+    if ((a->flags & FL_KNOWS_PACE) && !d->paced)
+        return fail(err, OM_EUNSUPPORTED,
+                    "%s plans with the speed of every client, which the network does not "
+                    "know; simulate it, or choose fedavg with cohort.deadline",
+                    a->name);
+    if (a->async && (r->up->flags & CODEC_JOINT))
+        return fail(err, OM_EARG,
+                    "%s has messages that belong together in a round, and %s has none; "
+                    "nearest: randk",
+                    r->up->name, a->name);
+    return OM_OK;
+}
+
+om_status fl_recipe_async(fl_recipe *r, om_err *err)
+{
+    static const char *const near[][2] = {
+        {"fedavg", "fedbuff"}, {"fedavgm", "fedbuff"}, {"dcgd", "asgd"}};
+    const fl_algo *from = r->algo, *to = from->async ? from : NULL;
+    for (size_t i = 0; i < countof(near) && !to; i++)
+        if (strcmp(from->name, near[i][0]) == 0)
+            to = fl_algo_find(str_of(near[i][1]));
+    if (!to)
+        return fail(err, OM_EARG,
+                    "async_mode: %s goes by rounds alone; set async_mode to false, or choose "
+                    "fedbuff, fedasync, asgd, rennala, malenia or ringmaster",
+                    from->name);
+    if (to == from)
+        return OM_OK;
+    double old[countof(r->p)];
+    memcpy(old, r->p, sizeof(old));
+    r->algo = to;
+    param_defaults(to->params, r->p);
+    for (size_t i = 0; to->params[i].name; i++)
+        for (size_t j = 0; from->params[j].name; j++)
+            if (strcmp(to->params[i].name, from->params[j].name) == 0)
+                r->p[i] = old[j];
+    return fl_recipe_check(r, err);
+}
+
 om_status fl_recipe_drive(fl_recipe *r, const fl_drive *d, om_err *err)
 {
     const fl_algo *a = r->algo;
@@ -174,6 +222,7 @@ om_status fl_recipe_drive(fl_recipe *r, const fl_drive *d, om_err *err)
                     "%s runs in the simulator alone: its clients end a round with the new "
                     "model, which the network brings only to the next cohort",
                     a->name);
+    TRY(drive_async(r, d, err));
     for (size_t i = 0; r->up->params && r->up->params[i].name; i++) {
         if (strcmp(r->up->params[i].name, "clients") != 0)
             continue;

@@ -1,14 +1,15 @@
 /* checkpoint.c - a simulation on disk.
  *
- *     "OMSIM\0\0\1"  fingerprint (32)  round u64  total down u64  total up u64
- *     server bytes   client bytes      SHA-256 of all before (32)
+ *     "OMSIM\0\0\2"  fingerprint (32)  round u64  total down u64  total up u64  clock f64
+ *     server bytes   client bytes      (asynchronous: who is at what, async.c)
+ *     SHA-256 of all before (32)
  *
  * The states are the algorithm's flat bytes as they lie in memory: a checkpoint is for
  * machines of the same byte order. */
 #include "sim/state.h"
 
-static const uint8_t magic[8] = {'O', 'M', 'S', 'I', 'M', 0, 0, 1};
-enum { HEAD_BYTES = 8 + 32 + 3 * 8, SUM_BYTES = 32 };
+static const uint8_t magic[8] = {'O', 'M', 'S', 'I', 'M', 0, 0, 2};
+enum { HEAD_BYTES = 8 + 32 + 4 * 8, SUM_BYTES = 32 };
 
 /* What must be equal for a saved state to mean the same. */
 static void fingerprint(const sim *s, uint8_t out[32])
@@ -35,6 +36,12 @@ static void fingerprint(const sim *s, uint8_t out[32])
     }
     sha256_update(&h, n, sizeof(n));
     sha256_update(&h, &c->dropout, sizeof(c->dropout));
+    sha256_update(&h, &c->deadline, sizeof(c->deadline));
+    const sim_pace *p = &c->pace;
+    double speeds[] = {p->compute,        p->speed,   p->spread,   p->jitter,
+                       p->jitter_size,    p->period,  p->swing,    p->uplink,
+                       p->downlink,       p->latency, p->network_spread};
+    sha256_update(&h, speeds, sizeof(speeds));
     sha256_final(&h, out);
 }
 
@@ -64,11 +71,24 @@ static om_status put_states(const sim *s, os_put *f, sha256_ctx *h, om_err *err)
     return OM_OK;
 }
 
-static om_status write_all(const sim *s, os_put *f, om_err *err)
+typedef struct {
+    os_put *f;
+    sha256_ctx *h;
+} sink;
+
+static om_status put_to(void *ctx, const void *p, size_t n, om_err *err)
 {
+    sink *to = ctx;
+    return put(to->f, to->h, p, n, err);
+}
+
+static om_status write_all(sim *s, os_put *f, om_err *err)
+{
+    uint64_t clock;
     uint8_t head[HEAD_BYTES], sum[SUM_BYTES];
     buf b = buf_fixed(head, sizeof(head));
     sha256_ctx h;
+    memcpy(&clock, &s->clock, sizeof(clock));
     sha256_init(&h);
     fingerprint(s, sum);
     TRY(buf_put(&b, magic, sizeof(magic)));
@@ -76,16 +96,21 @@ static om_status write_all(const sim *s, os_put *f, om_err *err)
     TRY(buf_u64(&b, s->env.round));
     TRY(buf_u64(&b, s->total_down_bytes));
     TRY(buf_u64(&b, s->total_up_bytes));
+    TRY(buf_u64(&b, clock));
     TRY(put(f, &h, head, sizeof(head), err));
     TRY(put(f, &h, s->server, server_bytes(s), err));
     TRY(put_states(s, f, &h, err));
+    if (s->async)
+        TRY(async_put(s, put_to, &(sink){f, &h}, err));
     sha256_final(&h, sum);
     return os_put_write(f, sum, sizeof(sum), err);
 }
 
-om_status sim_save(const sim *s, const char *path, om_err *err)
+om_status sim_save(sim *s, const char *path, om_err *err)
 {
     os_put f;
+    if (s->async)
+        TRY(async_settle(s, err));
     TRY(os_put_open(path, &f, err));
     om_status st = write_all(s, &f, err);
     if (st != OM_OK) {
@@ -110,9 +135,12 @@ static om_status restore(sim *s, const os_map *m, const char *path, om_err *err)
                     "one it was started with",
                     path);
     uint64_t round = cursor_u64(&c), down = cursor_u64(&c), up = cursor_u64(&c);
+    uint64_t clock = cursor_u64(&c);
     const uint8_t *sp = cursor_take(&c, server), *cp = cursor_take(&c, clients);
+    cursor rest = c;
+    bool fits = !s->async || async_get(s, &c, false);
     const uint8_t *end = cursor_take(&c, SUM_BYTES);
-    if (!end || c.pos != m->n || round > UINT32_MAX)
+    if (!end || !fits || c.pos != m->n || round > UINT32_MAX)
         return fail(err, OM_EFORMAT, "'%s' is cut or too long: %zu bytes", path, m->n);
     sha256(m->p, m->n - SUM_BYTES, sum);
     if (memcmp(end, sum, sizeof(sum)) != 0)
@@ -122,6 +150,9 @@ static om_status restore(sim *s, const os_map *m, const char *path, om_err *err)
         memcpy(s->clients.p, cp, clients);
     if (s->clients.fd_ >= 0)
         os_state_release(&s->clients);
+    if (s->async)
+        async_get(s, &rest, true);
+    memcpy(&s->clock, &clock, sizeof(clock));
     s->env.round = (uint32_t)round;
     s->total_down_bytes = down;
     s->total_up_bytes = up;

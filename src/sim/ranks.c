@@ -16,7 +16,7 @@
  * end with the same error. */
 #include "sim/state.h"
 
-enum { HEAD = 4 * 8 }; /* status, bytes said, samples, loss: u64 each */
+enum { HEAD = 5 * 8 }; /* status, bytes said, samples, loss, seconds: u64 each */
 
 om_status ranks_open(sim *s, om_err *err)
 {
@@ -94,12 +94,14 @@ static str said(const seat *c)
 
 static om_status put_head(sim *s, const seat *c)
 {
-    uint64_t loss;
+    uint64_t loss, seconds;
     memcpy(&loss, &c->loss, sizeof(loss));
+    memcpy(&seconds, &c->seconds, sizeof(seconds));
     TRY(buf_u64(&s->out, (uint64_t)c->status));
     TRY(buf_u64(&s->out, said(c).n));
     TRY(buf_u64(&s->out, c->samples));
-    return buf_u64(&s->out, loss);
+    TRY(buf_u64(&s->out, loss));
+    return buf_u64(&s->out, seconds);
 }
 
 static om_status put_said(sim *s, const seat *c)
@@ -136,8 +138,9 @@ static void read_head(seat *c, cursor *in, uint64_t *bytes)
     c->status = (om_status)cursor_u64(in);
     *bytes = cursor_u64(in);
     c->samples = cursor_u64(in);
-    uint64_t loss = cursor_u64(in);
+    uint64_t loss = cursor_u64(in), seconds = cursor_u64(in);
     memcpy(&c->loss, &loss, sizeof(loss));
+    memcpy(&c->seconds, &seconds, sizeof(seconds));
 }
 
 static om_status read_said(sim *s, seat *c, cursor *in, uint64_t bytes)

@@ -33,6 +33,8 @@ static om_status check(const sim_config *c, om_err *err)
     if (!(c->dropout >= 0 && c->dropout < 1))
         return fail(err, OM_EARG, "simulate: dropout is %g, expected 0 to below 1",
                     c->dropout);
+    if (!(c->deadline >= 0))
+        return fail(err, OM_EARG, "simulate: a deadline of %g seconds", c->deadline);
     TRY(aggregate_check(&c->recipe.robust, c->cohort, err));
     return fl_recipe_check(&c->recipe, err);
 }
@@ -67,8 +69,27 @@ static om_status choose_wave(sim *s, om_err *err)
         s->wave = (uint32_t)size_min(s->conf.asked,
                                      most * WAVE_PER_THREAD * (uint64_t)r->size);
     }
-    if (s->conf.attack.row)
+    if (s->conf.attack.row || s->races)
         s->wave = s->conf.asked;
+    return OM_OK;
+}
+
+/* Who comes too late is known after the step: is there anybody who could? */
+static om_status choose_clock(sim *s, om_err *err)
+{
+    const sim_config *c = &s->conf;
+    const sim_pace *p = &c->pace;
+    double least = pace_up(p, 0, algo(s)->up_bound(&s->env)) +
+                   pace_down(p, 0, algo(s)->down_bound(&s->env));
+    bool whole = (algo(s)->flags & (FL_EVERY_CLIENT | FL_WHOLE_COHORT)) != 0;
+    s->races = !s->async_row && pace_varies(p) && c->asked > c->cohort && !by_coins(s);
+    if (c->deadline > 0 && !(p->network_spread > 0) && least > c->deadline && !s->async_row)
+        return fail(err, OM_EARG,
+                    "simulate: a model's way to a client and back takes up to %.4g s, and the "
+                    "round %.4g; raise cohort.deadline, network.uplink or network.downlink",
+                    least, c->deadline);
+    s->can_be_late =
+        s->races || (c->deadline > 0 && !whole && (p->compute > 0 || p->network_spread > 0));
     return OM_OK;
 }
 
@@ -88,16 +109,20 @@ static om_status take_memory(sim *s, om_err *err)
     const fl_env *e = &s->env;
     size_t threads = (size_t)pool_threads(s->conf.pool), asked = s->conf.asked;
     size_t bound = algo(s)->up_bound(e);
+    TRY(choose_clock(s, err));
     TRY(choose_wave(s, err));
     TRY(take_states(s, err));
     s->scratch_bytes = size_align(algo(s)->scratch_bytes(e), 64) + 64;
     s->server = mem_alloc(algo(s)->server_bytes(e));
+    s->meter = mem_array(threads, sizeof(*s->meter));
+    bool keeps = s->can_be_late && s->client_bytes;
+    s->old = keeps ? mem_array(s->wave, s->client_bytes) : NULL;
     s->scratch = mem_array(threads, s->scratch_bytes);
     s->seat = mem_array(s->wave, sizeof(seat));
     s->chosen = mem_array(by_coins(s) ? s->conf.n_clients : asked, sizeof(*s->chosen));
     s->cohort_scratch = mem_alloc(fl_cohort_bytes(s->conf.n_clients));
     s->down = buf_growing(algo(s)->down_bound(e) + 1);
-    bool ok = s->server && s->scratch && s->seat && s->chosen &&
+    bool ok = s->server && s->meter && (s->old || !keeps) && s->scratch && s->seat && s->chosen &&
               s->cohort_scratch && buf_reserve(&s->down, algo(s)->down_bound(e)) == OM_OK;
     size_t round = fl_round_bytes(e);
     ok = ok && (round == 0 || os_state_create(NULL, round, &s->round, err) == OM_OK);
@@ -113,6 +138,53 @@ static om_status take_memory(sim *s, om_err *err)
                      (unsigned)s->conf.n_clients, s->client_bytes, s->conf.dim);
 }
 
+/* ---- what an algorithm may know of the clients ---- */
+
+static double batch_of(const sim *s, uint32_t id, uint32_t batch)
+{
+    double n = (double)s->samples[id];
+    return batch < 1 || batch >= n ? n : batch;
+}
+
+static double known_gradient(void *ctx, uint32_t id, uint32_t batch, double part)
+{
+    const sim *s = ctx;
+    return pace_quantile(&s->conf.pace, id, batch_of(s, id, batch), part);
+}
+
+static double known_finished(void *ctx, uint32_t id, uint32_t batch, double seconds)
+{
+    const sim *s = ctx;
+    return pace_done(&s->conf.pace, id, batch_of(s, id, batch), seconds);
+}
+
+static double known_message(void *ctx, uint32_t id, size_t bytes)
+{
+    const sim *s = ctx;
+    return pace_up(&s->conf.pace, id, bytes);
+}
+
+/* For rows that plan: how many samples each client has. */
+static om_status ask_samples(sim *s, om_err *err)
+{
+    const sim_config *c = &s->conf;
+    if (!s->async_row && !(algo(s)->flags & FL_KNOWS_PACE))
+        return OM_OK;
+    s->samples = mem_array(c->n_clients, sizeof(*s->samples));
+    if (!s->samples)
+        return fail(err, OM_ENOMEM, "simulate: no memory for %u clients",
+                    (unsigned)c->n_clients);
+    for (uint32_t i = 0; i < c->n_clients; i++) {
+        fl_oracle f = {0};
+        if (!c->samples)
+            TRY(c->make_oracle(c->ctx, i, 0, &f, err));
+        s->samples[i] = c->samples ? c->samples(c->ctx, i) : f.n_samples;
+    }
+    s->known = (fl_pace){s, known_gradient, known_finished, known_message};
+    s->env.pace = &s->known;
+    return OM_OK;
+}
+
 om_status sim_open(const sim_config *c, const float *x0, sim **out, om_err *err)
 {
     TRY(check(c, err));
@@ -121,11 +193,15 @@ om_status sim_open(const sim_config *c, const float *x0, sim **out, om_err *err)
         return fail(err, OM_ENOMEM, "simulate: no memory");
     s->conf = *c;
     s->conf.asked = c->asked ? c->asked : c->cohort;
+    s->conf.pace.seed = c->seed;
+    s->async_row = algo(s)->async != NULL;
     fl_drive drive = {.n_clients = c->n_clients,
                       .asked = s->conf.asked,
                       .cohort = c->cohort,
-                      .least = c->dropout > 0 ? c->min : c->cohort,
-                      .ends = true};
+                      .least = c->dropout > 0 && !s->async_row ? c->min : c->cohort,
+                      .ends = true,
+                      .arrivals = true,
+                      .paced = true};
     om_status st = fl_recipe_drive(&s->conf.recipe, &drive, err);
     s->env = (fl_env){.dim = c->dim,
                       .n_clients = c->n_clients,
@@ -139,7 +215,11 @@ om_status sim_open(const sim_config *c, const float *x0, sim **out, om_err *err)
                       .privacy = &s->conf.recipe.privacy,
                       .pool = c->pool};
     if (st == OM_OK)
+        st = ask_samples(s, err);
+    if (st == OM_OK)
         st = take_memory(s, err);
+    if (st == OM_OK && s->async_row)
+        st = async_open(s, err);
     if (st == OM_OK && c->ranks)
         st = ranks_open(s, err);
     if (st == OM_OK)
@@ -164,7 +244,11 @@ void sim_close(sim *s)
     os_state_close(&s->round);
     hostile_close(s);
     ranks_close(s);
+    async_close(s);
     os_state_close(&s->clients);
+    mem_free(s->meter);
+    mem_free(s->old);
+    mem_free(s->samples);
     mem_free(s->server);
     mem_free(s->scratch);
     mem_free(s->seat);
@@ -176,7 +260,7 @@ void sim_close(sim *s)
 /* ---- a round ---- */
 
 /* Who answers: the chosen that do not drop out; of more than a cohort, those that come
- * first, any set of them being as likely.  Ids stay ascending. */
+ * first, which where all are alike is any set of them.  Ids stay ascending. */
 static uint32_t answering(sim *s)
 {
     const sim_config *c = &s->conf;
@@ -186,7 +270,7 @@ static uint32_t answering(sim *s)
     for (uint32_t i = 0; i < c->asked; i++)
         if (c->dropout <= 0 || rng_unit(&coin) >= c->dropout)
             s->chosen[kept++] = s->chosen[i];
-    if (kept <= c->cohort)
+    if (kept <= c->cohort || s->races)
         return kept;
     for (uint32_t i = 0; first < c->cohort; i++)
         if (rng_below(&arrival, kept - i) < c->cohort - first)
@@ -194,14 +278,22 @@ static uint32_t answering(sim *s)
     return first;
 }
 
+static uint8_t *state_of(sim *s, uint32_t client)
+{
+    return s->clients.p + client * s->client_bytes;
+}
+
 static void client_work(void *ctx, size_t beg, size_t end, int worker)
 {
     sim *s = ctx;
+    const sim_pace *p = &s->conf.pace;
     for (size_t i = beg; i < end; i++) {
         seat *c = &s->seat[i];
         fl_oracle f;
         c->up.len = 0;
         c->loss = unknown;
+        c->seconds = 0;
+        c->late = false;
         c->err = (om_err){0};
         if (s->conf.ranks && s->rank_of[i] != s->conf.ranks->rank)
             continue;
@@ -212,10 +304,53 @@ static void client_work(void *ctx, size_t beg, size_t end, int worker)
         if (c->status != OM_OK)
             continue;
         c->samples = f.n_samples;
-        c->status = algo(s)->client_step(
-            &s->env, c->client, s->clients.p + c->client * s->client_bytes, &f, s->down.data,
-            s->down.len, &c->up, &c->loss, scratch_of(s, worker), &c->err);
+        if (s->old)
+            memcpy(s->old + i * s->client_bytes, state_of(s, c->client), s->client_bytes);
+        meter *m = &s->meter[worker];
+        double fetched = pace_down(p, c->client, s->down.len);
+        *m = (meter){.pace = p,
+                     .client = c->client,
+                     .draw = s->env.round,
+                     .now = s->clock + fetched};
+        fl_oracle plain = f;
+        meter_begin(m, &plain, &f);
+        c->status = algo(s)->client_step(&s->env, c->client, state_of(s, c->client), &f,
+                                         s->down.data, s->down.len, &c->up, &c->loss,
+                                         scratch_of(s, worker), &c->err);
+        c->seconds = fetched + meter_seconds(m) + pace_up(p, c->client, c->up.len);
     }
+}
+
+/* Of n seats, those that do not count: after the deadline, or, where clients race, after a
+ * cohort had come; ties go to the lower id. */
+static void find_late(sim *s, size_t n)
+{
+    double deadline = s->conf.deadline;
+    for (size_t i = 0; i < n; i++)
+        s->seat[i].late = deadline > 0 && s->seat[i].seconds > deadline;
+    for (size_t i = 0; s->races && i < n; i++) {
+        uint32_t ahead = 0;
+        for (size_t j = 0; j < n; j++)
+            ahead += s->seat[j].seconds < s->seat[i].seconds ||
+                     (j < i && s->seat[j].seconds <= s->seat[i].seconds);
+        s->seat[i].late |= ahead >= s->conf.cohort;
+    }
+}
+
+/* Its sender never learns of it but at the next round, and is as before this one. */
+static om_status turn_away(sim *s, size_t i, sim_row *row, om_err *err)
+{
+    const seat *c = &s->seat[i];
+    if (algo(s)->flags & (FL_EVERY_CLIENT | FL_WHOLE_COHORT))
+        return fail(err, OM_EARG,
+                    "round %u: client %u takes %.4g s, the deadline is %.4g, and %s needs "
+                    "every answer; raise cohort.deadline, or choose diana",
+                    (unsigned)s->env.round, (unsigned)c->client, c->seconds,
+                    s->conf.deadline, algo(s)->name);
+    if (s->old)
+        memcpy(state_of(s, c->client), s->old + i * s->client_bytes, s->client_bytes);
+    row->late++;
+    return OM_OK;
 }
 
 /* Receive a wave in order; the first client that failed ends the round. */
@@ -231,6 +366,10 @@ static om_status receive(sim *s, size_t n, sim_row *row, double *samples, om_err
                 *err = c->err;
             return fail_in(err, c->status, who);
         }
+        if (c->late) {
+            TRY(turn_away(s, i, row, err));
+            continue;
+        }
         om_status st =
             algo(s)->server_recv(&s->env, s->server, c->client, c->samples, c->up.data,
                                  c->up.len, scratch_of(s, 0), err);
@@ -241,6 +380,7 @@ static om_status receive(sim *s, size_t n, sim_row *row, double *samples, om_err
         TRY(st);
         row->up_bytes += c->up.len;
         row->received++;
+        s->lasts = c->seconds > s->lasts ? c->seconds : s->lasts;
         if (isnan(c->loss)) /* a client that had nothing to say */
             continue;
         row->train_loss += c->loss * (double)c->samples;
@@ -263,19 +403,31 @@ static om_status waves(sim *s, uint32_t n, sim_row *row, om_err *err)
             TRY(ranks_exchange(s, m, err));
         if (s->hostile)
             TRY(hostile_wave(s, m, err));
+        find_late(s, m);
         TRY(receive(s, m, row, &samples, err));
     }
     row->train_loss /= samples;
     return OM_OK;
 }
 
+static om_status close_round(sim *s, sim_row *row, om_err *err)
+{
+    om_status st = algo(s)->server_close(&s->env, s->server, scratch_of(s, 0), err);
+    row->unchanged = s->hostile && st == OM_ELIMIT; /* by contract the model stands */
+    return row->unchanged ? OM_OK : st;
+}
+
 /* Those that answered are told the new model, which costs another way down. */
 static void end_clients(sim *s, uint32_t n, sim_row *row)
 {
+    double slowest = 0;
+    for (uint32_t i = 0; i < n; i++)
+        slowest = fmax(slowest, pace_down(&s->conf.pace, s->chosen[i], s->down.len));
     for (uint32_t i = 0; i < n; i++)
         algo(s)->client_end(&s->env, s->chosen[i],
                             s->clients.p + s->chosen[i] * s->client_bytes, sim_model(s));
     row->down_bytes += (uint64_t)s->down.len * n;
+    s->lasts += slowest;
 }
 
 enum { USE_JOIN = 0x6a6f696e };
@@ -298,35 +450,42 @@ static uint32_t choose(sim *s)
     return n;
 }
 
+/* One round, but for what is counted over all of them. */
+static om_status by_round(sim *s, sim_row *row, om_err *err)
+{
+    const sim_config *c = &s->conf;
+    uint32_t n = choose(s);
+    s->down.len = 0;
+    s->lasts = 0;
+    row->asked = by_coins(s) ? n : c->asked;
+    TRY(algo(s)->server_begin(&s->env, s->server, &s->down, err));
+    row->down_bytes = (uint64_t)s->down.len * row->asked;
+    if ((n > 0 && n >= c->min) || c->recipe.privacy.on) {
+        TRY(waves(s, n, row, err));
+        if (row->received >= c->min || row->late == 0)
+            TRY(close_round(s, row, err));
+        if (algo(s)->client_end && !row->unchanged)
+            end_clients(s, n, row);
+    } else {
+        row->train_loss = unknown;
+    }
+    if (s->clients.fd_ >= 0)
+        os_state_release(&s->clients);
+    bool waits = row->received < c->cohort && row->received < row->asked;
+    s->clock += waits && c->deadline > 0 ? c->deadline : s->lasts;
+    s->env.round++;
+    return OM_OK;
+}
+
 om_status sim_round(sim *s, sim_row *out, om_err *err)
 {
     const sim_config *c = &s->conf;
     uint64_t from_ns = os_now_ns();
-    sim_row row = {.round = s->env.round,
-                   .asked = c->asked,
-                   .score = {unknown, unknown, unknown}};
-    uint32_t n = choose(s);
-    s->down.len = 0;
-    if (by_coins(s))
-        row.asked = n;
-    TRY(algo(s)->server_begin(&s->env, s->server, &s->down, err));
-    row.down_bytes = (uint64_t)s->down.len * row.asked;
-    if ((n > 0 && n >= c->min) || c->recipe.privacy.on) {
-        TRY(waves(s, n, &row, err));
-        om_status st = algo(s)->server_close(&s->env, s->server, scratch_of(s, 0), err);
-        row.unchanged = s->hostile && st == OM_ELIMIT; /* by contract the model stands */
-        if (!row.unchanged)
-            TRY(st);
-        if (algo(s)->client_end && !row.unchanged)
-            end_clients(s, n, &row);
-    } else {
-        row.train_loss = unknown;
-    }
-    if (s->clients.fd_ >= 0)
-        os_state_release(&s->clients);
-    s->env.round++;
+    sim_row row = {.round = s->env.round, .score = {unknown, unknown, unknown}};
+    TRY(s->async ? async_round(s, &row, err) : by_round(s, &row, err));
     row.total_down_bytes = s->total_down_bytes += row.down_bytes;
     row.total_up_bytes = s->total_up_bytes += row.up_bytes;
+    row.clock = s->clock;
     row.seconds = (double)(os_now_ns() - from_ns) * 1e-9;
     if (c->evaluate_every && s->env.round % c->evaluate_every == 0)
         TRY(sim_evaluate(s, &row.score, err));

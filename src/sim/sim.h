@@ -5,13 +5,19 @@
  * its own scratch, and their messages are then received in ascending client id.  So the
  * result has the same bits for any number of threads, and the memory is the model's plus
  * one wave of messages plus the clients' states in one flat block.  Bytes are counted on
- * the messages themselves; the network adds its envelope and nothing else. */
+ * the messages themselves; the network adds its envelope and nothing else.
+ *
+ * TIME.  Every client has a pace (pace.h): the way down, the work it was seen to do, the way
+ * up.  A round lasts until the last update that closes it has come, or until the deadline
+ * where somebody who was asked did not come.  An asynchronous algorithm runs event by event
+ * instead (async.c), and a row of results is then one version of the model. */
 #ifndef SIM_SIM_H
 #define SIM_SIM_H
 
 #include "fl/algo.h"
 #include "fl/attack/attack.h"
 #include "os/os.h"
+#include "sim/pace.h"
 
 typedef struct {
     double loss, accuracy; /* NAN: not known */
@@ -33,11 +39,13 @@ typedef struct {
     fl_recipe recipe;
     size_t dim;
     uint32_t n_clients;
-    uint32_t cohort; /* updates that close a round */
+    uint32_t cohort; /* updates that close a round; asynchronous: clients at work */
     uint32_t asked;  /* clients told to train; 0: cohort */
     uint32_t min;    /* fewer answers: the round changes nothing */
     attack_rule attack; /* row NULL: nobody attacks */
     double dropout;  /* chance that a client that was asked never answers */
+    double deadline; /* seconds of a round; 0: none */
+    sim_pace pace;     /* its seed is set to that below */
     uint64_t seed;
     uint32_t evaluate_every; /* rounds; 0: only when sim_evaluate is called */
     const kern *k;
@@ -65,11 +73,14 @@ typedef struct {
     uint32_t round; /* from 0; the model after it is version round + 1 */
     uint32_t asked, received;
     uint32_t refused; /* hostile messages the server would not take */
+    uint32_t late;    /* after the deadline, or after a cohort had come */
+    uint32_t stale;   /* asynchronous: too old, refused or stopped */
     bool unchanged;   /* under attack: no update could be made of what came */
     uint64_t down_bytes, up_bytes; /* message bytes of this round */
     uint64_t total_down_bytes, total_up_bytes;
     double train_loss; /* mean over received clients by samples; NAN: none */
     sim_score score;
+    double clock;   /* simulated seconds from the start to the end of this round */
     double seconds; /* of this round, evaluation apart; not saved */
 } sim_row;
 
@@ -85,7 +96,7 @@ om_status sim_evaluate(sim *s, sim_score *out, om_err *err);
 
 /* Everything but the problem.  Loading refuses a file of another recipe, seed or size,
  * and one that is cut or damaged; the simulation is then as it was. */
-om_status sim_save(const sim *s, const char *path, om_err *err);
+om_status sim_save(sim *s, const char *path, om_err *err);
 om_status sim_load(sim *s, const char *path, om_err *err);
 
 #endif

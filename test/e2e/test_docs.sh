@@ -152,6 +152,7 @@ check example_keyboard example keyboard "^loss" --rounds 1 --set clients=4 --set
 if [ -r "$data/tabular/libsvm/a9a.gz" ]; then
     check a9a_data unpack tabular/libsvm a9a a9a.t
     check example_a9a example a9a "accuracy 8[45]" --rounds 30
+    check example_stragglers example stragglers "^simulated time [1-4][0-9]\." --rounds 40
     mkdir examples/mnist
     check mnist_data unpack images/mnist mnist/train-images-idx3-ubyte \
         mnist/train-labels-idx1-ubyte mnist/t10k-images-idx3-ubyte mnist/t10k-labels-idx1-ubyte

@@ -37,6 +37,24 @@ check sweep-legend grep -q "lr=0.01 ratio=0.3" sweep/report.html
 check sweep-on "$octomil" simulate --quiet bowl.yaml --rounds 8 --out sweep --resume \
     --sweep algorithm.lr=0.1,0.01 --sweep codec.ratio=0.1,0.2,0.3
 check sweep-longer [ "$(sed -n 5p sweep/sweep.csv | cut -d, -f1-4)" = "4,0.01,0.1,8" ]
+# versions instead of rounds, and their time
+slow="--set devices.compute=0.01 --set devices.speed=lognormal --set cohort.size=4"
+# shellcheck disable=SC2086
+check time sh -c "'$octomil' simulate --quiet --json bowl.yaml $slow --set buffer_size=0 \
+    --sweep async_mode=false,true --rounds 20 --out time >time.json"
+# shellcheck disable=SC2086
+check async-again run async.json bowl.yaml $slow --set async_mode=true --rounds 20 --out again --threads 3
+check async-same cmp again/run.sim time/run-2/run.sim
+seconds() { sed -n "$1s/.*\"simulated_seconds\":\([0-9.e+-]*\).*/\1/p" time.json; }
+check async-faster awk -v a="$(seconds 1)" -v b="$(seconds 2)" 'BEGIN {exit !(b > 0 && b < a)}'
+check time-column awk -F, 'NR == 1 {t = $14 == "simulated_seconds"} NR > 2 && $14 < last {t = 0} {last = $14}
+    END {exit !t}' time/run-2/results.csv
+check time-axis grep -q "simulated seconds" time/report.html
+refuse no-rounds 2 "choose fedavg" "$octomil" simulate bowl.yaml --set algorithm.name=rennala --set async_mode=false
+refuse no-buffer 2 "nearest: fedbuff" "$octomil" simulate bowl.yaml --set algorithm.name=fedasync --set buffer_size=3
+refuse for-async 2 "async_mode to true" "$octomil" simulate bowl.yaml --set staleness_bound=3
+refuse by-rounds-alone 2 "goes by rounds alone" "$octomil" simulate bowl.yaml --set algorithm.name=scaffold --set async_mode=true
+refuse network 1 "the network goes by" "$octomil" server --config bowl.yaml --dir srv --listen 127.0.0.1:0 --set async_mode=true
 refuse sweep-folder 2 "out DIR" "$octomil" simulate bowl.yaml --sweep seed=1,2
 refuse sweep-text 2 "KEY=VALUE" "$octomil" simulate bowl.yaml --sweep seed --out x
 refuse sweep-key 2 "'algorithm'" "$octomil" simulate bowl.yaml --sweep algoritm.lr=1,2 --out x

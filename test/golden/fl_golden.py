@@ -49,8 +49,8 @@ def topk(v):
     return out
 
 
-def randk(v, rnd, client):
-    coin, draw, want, out = at(key_for(rnd, client, USE_CODEC), 0), 0, K, np.zeros(D)
+def randk(v, rnd, client, use=USE_CODEC):
+    coin, draw, want, out = at(key_for(rnd, client, use), 0), 0, K, np.zeros(D)
     for j in range(D):
         left = D - j
         if want == left:
@@ -242,6 +242,146 @@ def locodl(lr, p, strong):
     return y
 
 
+# Asynchronous: client i takes TAU[i] seconds for a gradient over its 10 samples.
+TAU = np.sqrt(1.0 + np.arange(N))
+
+
+def events(step, take, full, close, oldest, steps=1, stops=False):
+    """ROUNDS versions.  step(i, x, n): the message of client i's n-th task, which began at x."""
+    x, version, now, task, count = np.zeros(D), 0, 0.0, [None] * N, [0] * N
+    got = []
+    while version < ROUNDS:
+        due = [i for i in range(N) if task[i] and task[i][0] <= now]
+        if not due:
+            for i in range(N):
+                if task[i] is None:
+                    task[i] = (now + steps * TAU[i], version, step(i, x, count[i]))
+                    count[i] += 1
+            now = min(t[0] for t in task)
+            continue
+        _, began, message = task[due[0]]
+        task[due[0]] = None
+        if version - began > oldest:
+            continue
+        got.append((due[0], version - began, take(message)))
+        if not full(got):
+            continue
+        x, got, version = close(x, got), [], version + 1
+        for i in range(N):
+            if stops and task[i] and version - task[i][1] > oldest:
+                task[i] = None
+    return x
+
+
+def local(i, x, steps, lr, mu=0.0):
+    y = x.copy()
+    for _ in range(steps):
+        y = y - lr * (grad(i, y) + mu * (y - x))
+    return y
+
+
+def poly(age, a=0.5):
+    return (1 + age) ** -a
+
+
+def fedbuff(lr, steps, k, momentum):
+    m = np.zeros(D)
+
+    def close(x, got):
+        nonlocal m
+        m = momentum * m + sum(poly(age) * d for _, age, d in got) / k
+        return x + m
+
+    return events(lambda i, x, n: local(i, x, steps, lr) - x, lambda d: d,
+                  lambda got: len(got) == k, close, 10**9, steps)
+
+
+def fedasync(lr, mix, mu, a, b):
+    def close(x, got):
+        _, age, y = got[0]
+        part = mix * (1 if age <= b else 1 / (a * (age - b) + 1))
+        return (1 - part) * x + part * y
+
+    return events(lambda i, x, n: local(i, x, 2, lr, mu), lambda y: y, lambda got: True, close,
+                  10**9, 2)
+
+
+def one_gradient(i, x, n):
+    return grad(i, x)
+
+
+def asgd(lr):
+    def close(x, got):
+        _, age, g = got[0]
+        return x - lr * (1 if age <= N else N / age) * g
+
+    return events(lambda i, x, n: randk(grad(i, x), n, i), lambda g: g, lambda got: True, close,
+                  10**9)
+
+
+def ringmaster(lr, bound, stops):
+    return events(one_gradient, lambda g: g, lambda got: True,
+                  lambda x, got: x - lr * got[0][2], bound, 1, stops)
+
+
+def rennala(lr, b):
+    return events(one_gradient, lambda g: g, lambda got: len(got) == b,
+                  lambda x, got: x - lr * sum(g for _, _, g in got) / b, 0, 1, True)
+
+
+def malenia(lr, s):
+    def counts(got):
+        return [sum(1 for i, _, _ in got if i == c) for c in range(N)]
+
+    def full(got):
+        c = counts(got)
+        return min(c) > 0 and N / sum(1 / v for v in c) >= s / N - 1e-12
+
+    def close(x, got):
+        c = counts(got)
+        return x - lr * sum(g / c[i] for i, _, g in got) / N
+
+    return events(one_gradient, lambda g: g, full, close, 0, 1, True)
+
+
+USE_COPY = 0x33000000
+
+
+def shadowheart(lr, r, message):
+    """message: seconds of one Rand-K message."""
+    w, order = OMEGA, sorted(range(N), key=lambda i: max(TAU[i], message))
+    best = math.inf
+    for j in range(N):
+        lo, hi = 1e-12, 1e12
+        for _ in range(300):
+            s = math.sqrt(lo * hi)
+            total = sum(1 / (2 * message * w + 4 * message * TAU[i] * w * r / s + 2 * TAU[i] * r)
+                        for i in order[:j + 1])
+            lo, hi = (s, hi) if s < 1 / total else (lo, s)
+        best = min(best, max(hi, TAU[order[j]], message))
+    b = [math.floor(best / t) for t in TAU]
+    m = [math.floor(best / message)] * N
+    x = np.zeros(D)
+    for k in range(ROUNDS):
+        top, bottom = np.zeros(D), 0.0
+        for i in range(N):
+            if b[i] == 0 or m[i] == 0:
+                continue
+            wi = 1 / (b[i] * w + w * r + m[i] * r)
+            top += wi * sum(randk(b[i] * grad(i, x), k, i, USE_COPY + l) for l in range(m[i]))
+            bottom += wi * m[i] * b[i]
+        x = x - lr * top / bottom
+    return x
+
+
+def mindflayer(lr):
+    """Constant times: every trial is finished."""
+    x = np.zeros(D)
+    for _ in range(ROUNDS):
+        x = x - lr * np.mean([grad(i, x) for i in range(N)], axis=0)
+    return x
+
+
 TOP, RAND, ID = "topk k=3", "randk k=3", "identity -"
 RUNS = [
     ("ef21 lr=0.3", TOP, ef21(0.3)),
@@ -263,6 +403,17 @@ RUNS = [
     ("dasha lr=0.2", RAND, dasha(0.2)),
     ("proxskip lr=0.8,p=0.4", ID, proxskip(0.8, 0.4)),
     ("locodl lr=0.8,p=0.4,strong=0.05", RAND, locodl(0.8, 0.4, 0.05)),
+    ("fedbuff lr=0.2,batch=0,local_steps=3,buffer_size=3,server_momentum=0.4", ID,
+     fedbuff(0.2, 3, 3, 0.4)),
+    ("fedasync lr=0.2,batch=0,local_steps=2,mix=0.6,mu=0.1,staleness=hinge,staleness_a=10,"
+     "staleness_b=3", ID, fedasync(0.2, 0.6, 0.1, 10, 3)),
+    ("asgd lr=0.1", RAND, asgd(0.1)),
+    ("ringmaster lr=0.2,staleness_bound=3", ID, ringmaster(0.2, 3, False)),
+    ("ringmaster lr=0.2,staleness_bound=2,restart=stop", ID, ringmaster(0.2, 2, True)),
+    ("rennala lr=0.3,buffer_size=5", ID, rennala(0.3, 5)),
+    ("malenia lr=0.3,buffer_size=8", ID, malenia(0.3, 8)),
+    ("shadowheart lr=0.3,noise_ratio=0.7", RAND, shadowheart(0.3, 0.7, 8e-6 * 24 / 1e-3)),
+    ("mindflayer lr=0.3,trials=3", ID, mindflayer(0.3)),
 ]
 for name, codec, x in RUNS:
     print(name, codec, " ".join("%.9g" % v for v in x))

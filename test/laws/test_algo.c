@@ -484,13 +484,13 @@ static void drives(test *t)
         fl_drive drive;
         const char *says; /* NULL: fine */
     } rows[] = {
-        {"marina", {10, 10, 10, 10, true}, NULL},
-        {"marina", {10, 5, 5, 5, true}, "every client"},
-        {"locodl", {10, 10, 10, 2, true}, "dropout to 0"},
-        {"diana", {10, 5, 5, 2, false}, NULL},
-        {"tamuna", {10, 5, 5, 5, true}, NULL},
-        {"tamuna", {10, 7, 5, 5, true}, "over_selection"},
-        {"tamuna", {10, 5, 5, 5, false}, "simulator alone"},
+        {"marina", {10, 10, 10, 10, true, false, false}, NULL},
+        {"marina", {10, 5, 5, 5, true, false, false}, "every client"},
+        {"locodl", {10, 10, 10, 2, true, false, false}, "dropout to 0"},
+        {"diana", {10, 5, 5, 2, false, false, false}, NULL},
+        {"tamuna", {10, 5, 5, 5, true, false, false}, NULL},
+        {"tamuna", {10, 7, 5, 5, true, false, false}, "over_selection"},
+        {"tamuna", {10, 5, 5, 5, false, false, false}, "simulator alone"},
     };
     for (size_t i = 0; i < countof(rows); i++) {
         fl_recipe r;
@@ -505,7 +505,7 @@ static void drives(test *t)
     }
     fl_recipe r;
     om_err err = {0};
-    fl_drive d = {10, 10, 10, 10, false};
+    fl_drive d = {10, 10, 10, 10, false, false, false};
     CHECK_OK(t, fl_recipe_of(STR("marina"), STR(""), STR("permk"), STR(""), &r, &err), err);
     CHECK_OK(t, fl_recipe_drive(&r, &d, &err), err);
     CHECK(t, r.up_p[0] == 10);

@@ -60,6 +60,15 @@ static void recipe_of(test *t, sim_config *c, const char *algo, const char *code
         c->asked = c->cohort;
         c->dropout = 0;
     }
+    if (c->recipe.algo->async) {
+        c->asked = c->cohort;
+        c->pace = (sim_pace){.compute = 1e-3,
+                             .speed = PACE_LOGNORMAL,
+                             .spread = 1,
+                             .jitter = PACE_JITTER_LOGNORMAL,
+                             .jitter_size = 0.3,
+                             .uplink = 1};
+    }
 }
 
 static sim_config config_of(test *t, quadratic *q, const char *algo, const char *codec_name)

@@ -19,12 +19,7 @@ static const param params[] = {
     {NULL, 0, 0, 0, NULL, NULL},
 };
 
-static om_status rule(grad_step *s)
-{
-    TRY(grad_at(s, s->x, 0, s->g));
-    return up_coded(s, s->g, 1, NULL);
-}
-GRAD_CLIENT(client_step, rule)
+GRAD_CLIENT(client_step, grad_send_one)
 
 static size_t server_bytes(const fl_env *e) { return average_bytes(e, 0); }
 
