@@ -102,11 +102,13 @@ static om_status read_reconstruction(job *j, om_err *err)
     if (cli_given(j->c, "reconstruction"))
         TRY(cli_choice(j->c, "reconstruction", "off|on", &on, err));
     if (on && j->a.structure == PRUNE_LAYER)
-        return fail(err, OM_EARG, "--reconstruction on: nothing is left of a block that "
-                                  "goes, to make up for it");
+        return fail(err, OM_EARG,
+                    "--reconstruction on: nothing is left of a block that "
+                    "goes, to make up for it");
     if (!on && sweeps)
-        return fail(err, OM_EARG, "--reconstruction off: %s is reconstruction; wanda is "
-                                  "its like without",
+        return fail(err, OM_EARG,
+                    "--reconstruction off: %s is reconstruction; wanda is "
+                    "its like without",
                     j->a.method->name);
     j->a.reconstruct = on;
     return OM_OK;
@@ -161,7 +163,8 @@ static void say(job *j, const prune_report *r, uint64_t before, uint64_t after)
     bool weights = (1u << j->a.structure & PRUNE_WEIGHTS) != 0;
     cli_print(c, "%s: %s (the original: %s), %s, %.2f %% of the %s gone, peak memory %s\n",
               c->operand[1], cli_bytes(size, after), cli_bytes(was, before),
-              j->a.method->name, 100 * gone, weights ? "blocks' weights" : "model's weights",
+              j->a.method->name, 100 * gone,
+              weights ? "blocks' weights" : "model's weights",
               cli_bytes(memory, os_peak_rss_bytes()));
     if (weights)
         cli_print(c, "The file did not shrink and will not run faster: zeros are stored as "
@@ -232,7 +235,8 @@ static om_status run(cli *c, om_err *err)
 
 static const cli_option options[] = {
     {"method", 'm', "NAME", "wanda",
-     "magnitude, wanda, ria, symmetric-wanda, sparsegpt, thanos, forward-only, depth", false},
+     "magnitude, wanda, ria, symmetric-wanda, sparsegpt, thanos, forward-only, depth",
+     false},
     {"target-sparsity", 's', "X", "0.5",
      "share that goes: of each matrix (unstructured), or of the whole model", false},
     {"structure", 0, "WHAT", NULL,
@@ -241,9 +245,10 @@ static const cli_option options[] = {
      false},
     {"calibration", 'c', "FILE", NULL, "text to measure the model on", false},
     {"calibration-tokens", 0, "N", "65536", "at most this many of its tokens", false},
-    {"layer-balance", 0, NULL, NULL, "sparsity of each matrix by what it costs there", false},
-    {"block-size", 0, "N", "128", "columns treated at once by sparsegpt and thanos, or layer",
+    {"layer-balance", 0, NULL, NULL, "sparsity of each matrix by what it costs there",
      false},
+    {"block-size", 0, "N", "128",
+     "columns treated at once by sparsegpt and thanos, or layer", false},
     {"reconstruction", 0, "on|off", NULL,
      "what stays makes up for what goes (default: on for sparsegpt and thanos)", false},
     {"masks", 0, "N", "200", "forward-only: losses measured a round", false},
@@ -264,7 +269,8 @@ const command command_prune = {
         "Channels, heads (with their group's queries) and layers leave the file, which is\n"
         "smaller and faster in every GGUF program.  Unstructured and N:M pruning sets\n"
         "weights to zero, which saves nothing here.  Every tensor keeps its type; prune\n"
-        "before quantizing.  All methods but magnitude need --calibration, a text like what\n"
+        "before quantizing.  All methods but magnitude need --calibration, a text like "
+        "what\n"
         "the model will read.  OUT appears whole or not at all.\n\n"
         "  octomil prune model.gguf small.gguf --method thanos --structure channel "
         "--calibration text.txt\n"

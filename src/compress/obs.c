@@ -274,17 +274,39 @@ static om_status solve_columns(const gather_job *j, double damp, const drop_room
     obs f;
     TRY(obs_factor(j->part, m, damp_of(j, damp), k, p, &f, err));
     product(k, p, room,
-            (gemm_args){.m = rows, .n = m, .k = q, .a = room->gone, .lda = q,
-                        .b = j->part + m * m, .ldb = m, .c = room->moved, .ldc = m});
+            (gemm_args){.m = rows,
+                        .n = m,
+                        .k = q,
+                        .a = room->gone,
+                        .lda = q,
+                        .b = j->part + m * m,
+                        .ldb = m,
+                        .c = room->moved,
+                        .ldc = m});
     product(k, p, room,
-            (gemm_args){.m = rows, .n = m, .k = m, .a = room->moved, .lda = m, .b = f.r,
-                        .ldb = m, .b_t = true, .c = room->half, .ldc = m});
+            (gemm_args){.m = rows,
+                        .n = m,
+                        .k = m,
+                        .a = room->moved,
+                        .lda = m,
+                        .b = f.r,
+                        .ldb = m,
+                        .b_t = true,
+                        .c = room->half,
+                        .ldc = m});
     for (size_t r = 0; r < rows; r++)
         for (size_t i = 0; i < m; i++)
             room->half[r * m + i] /= f.d[i];
     product(k, p, room,
-            (gemm_args){.m = rows, .n = m, .k = m, .a = room->half, .lda = m, .b = f.r,
-                        .ldb = m, .c = room->moved, .ldc = m});
+            (gemm_args){.m = rows,
+                        .n = m,
+                        .k = m,
+                        .a = room->half,
+                        .lda = m,
+                        .b = f.r,
+                        .ldb = m,
+                        .c = room->moved,
+                        .ldc = m});
     obs_free(&f);
     return OM_OK;
 }
@@ -314,8 +336,7 @@ om_status obs_drop(const float *h, size_t n, double damp, const uint8_t *keep, f
     room.gone = mem_array(rows, (n - j.n_kept) * sizeof(float));
     room.moved = mem_array(rows, j.n_kept * sizeof(float));
     room.half = mem_array(rows, j.n_kept * sizeof(float));
-    bool there =
-        order && room.scratch && j.part && room.gone && room.moved && room.half;
+    bool there = order && room.scratch && j.part && room.gone && room.moved && room.half;
     om_status s =
         there ? OM_OK : fail(err, OM_ENOMEM, "prune: no memory for %zu columns", n);
     if (s == OM_OK && j.n_kept < n) {

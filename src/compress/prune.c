@@ -171,15 +171,17 @@ static om_status choose(pruner *p, const prune_matrix *j, uint32_t n_units, uint
     return st;
 }
 
-/* The columns of w, whose n_units go as keep says; *out is w's new columns, (rows, stay). */
+/* The columns of w, whose n_units go as keep says; *out is w's new columns, (rows, stay).
+ */
 static om_status cut_columns(pruner *p, const nn_weight *w, uint32_t n_units,
                              uint32_t n_stay, uint8_t *keep, float **out, om_err *err)
 {
     prune_matrix j;
     float *v = unpacked(w, err), *y2 = mem_array(w->rows, sizeof(float));
     uint8_t *column = mem_array(w->cols, 1);
-    om_status s = v && y2 && column ? OM_OK
-                                    : fail(err, OM_ENOMEM, "prune: no memory for %s", w->name);
+    om_status s = v && y2 && column
+                      ? OM_OK
+                      : fail(err, OM_ENOMEM, "prune: no memory for %s", w->name);
     if (s == OM_OK)
         s = matrix_of(p, w, v, y2, &j, err);
     if (s == OM_OK && p->a->method->score)
@@ -316,7 +318,8 @@ static void encode_cut(const pruner *p, const nn_weight *w, uint8_t *out)
         }
 }
 
-static om_status encode(void *ctx, const nn_weight *w, dtype type, uint8_t *out, om_err *err)
+static om_status encode(void *ctx, const nn_weight *w, dtype type, uint8_t *out,
+                        om_err *err)
 {
     pruner *p = ctx;
     nn_weight *mine = p->r.work->weight + (w - p->out->weight), as = *mine;
@@ -379,14 +382,15 @@ static om_status check_args(const llm_model *m, const prune_args *a, om_err *err
         return fail(err, OM_EARG, "prune: %s cannot do %s", how->name,
                     prune_structure_names[a->structure]);
     if (!(a->sparsity > 0 && a->sparsity < 1))
-        return fail(err, OM_EARG, "prune: a share of %g cannot go; say more than 0 and "
-                                  "less than 1",
+        return fail(err, OM_EARG,
+                    "prune: a share of %g cannot go; say more than 0 and "
+                    "less than 1",
                     a->sparsity);
     bool needs = how->wants != PRUNE_NOTHING || how->survey || a->reconstruct;
     if (needs && !a->text->n)
         return fail(err, OM_EARG, "prune: %s%s needs a calibration text", how->name,
                     how->wants == PRUNE_NOTHING && !how->survey ? " with reconstruction"
-                                                                 : "");
+                                                                : "");
     for (uint32_t i = 0; i < m->n_weight; i++)
         if (in_block(m, &m->weight[i]) && dtype_of(m->weight[i].type)->block > 1)
             return fail(err, OM_EARG,

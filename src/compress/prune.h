@@ -109,17 +109,18 @@ enum { PRUNE_BLOCK = 128, PRUNE_BLOCK_MOST = 4096 };
 typedef struct {
     const prune_method *method;
     prune_structure structure;
-    uint32_t stay, of;      /* N:M */
-    double sparsity;        /* weights: of every matrix of the blocks; units: of the model */
-    const double *balance;  /* (m->n_weight) instead of sparsity; NULL: the same of all */
-    size_t block;           /* 0: PRUNE_BLOCK; SIZE_MAX: all columns */
+    uint32_t stay, of;     /* N:M */
+    double sparsity;       /* weights: of every matrix of the blocks; units: of the model */
+    const double *balance; /* (m->n_weight) instead of sparsity; NULL: the same of all */
+    size_t block;          /* 0: PRUNE_BLOCK; SIZE_MAX: all columns */
     bool reconstruct;
     prune_search search;
     const calib_args *text; /* text and machine; n == 0: no text */
 } prune_args;
 
 typedef struct {
-    uint64_t weights, gone; /* of the matrices of the blocks, or of the model: see sparsity */
+    uint64_t weights,
+        gone; /* of the matrices of the blocks, or of the model: see sparsity */
     uint32_t ffn, n_head, n_kv_head, n_layer; /* of the file */
 } prune_report;
 

@@ -135,11 +135,11 @@ om_status prune_reconstruct(const prune_matrix *j, const uint8_t *keep, om_err *
     TRY(obs_factor(j->h, j->cols, PRUNE_DAMP, j->k, j->pool, &t.f, err));
     t.g = mem_array(t.block, t.block * sizeof(double));
     t.scratch = mem_array(workers, obs_joint_room(t.block) * sizeof(double));
-    om_status s = t.g && t.scratch
-                      ? obs_sweep(&t.f, j->w, j->rows, t.block, j->k, j->pool, begin,
-                                  joint_row, &t, err)
-                      : fail(err, OM_ENOMEM, "prune: no memory for blocks of %zu columns",
-                             t.block);
+    om_status s =
+        t.g && t.scratch
+            ? obs_sweep(&t.f, j->w, j->rows, t.block, j->k, j->pool, begin, joint_row, &t,
+                        err)
+            : fail(err, OM_ENOMEM, "prune: no memory for blocks of %zu columns", t.block);
     mem_free(t.g);
     mem_free(t.scratch);
     obs_free(&t.f);

@@ -255,8 +255,7 @@ om_status quantize_model(llm_model *m, const char *path, const quantize_args *a,
         TRY(imatrix_measure(m, a->text, &measured, err));
         q.im = &measured;
     }
-    om_status s =
-        rewrite_open(m, how->wants == QUANT_FULL ? a->text : NULL, &q.r, err);
+    om_status s = rewrite_open(m, how->wants == QUANT_FULL ? a->text : NULL, &q.r, err);
     if (s == OM_OK)
         s = write(&q, path, err);
     rewrite_close(&q.r);

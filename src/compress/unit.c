@@ -55,10 +55,14 @@ static uint64_t of_head(const llm_model *m)
 uint64_t unit_weights(const llm_model *m, prune_structure s)
 {
     switch (s) {
-    case PRUNE_CHANNEL: return of_channel(m);
-    case PRUNE_HEAD: return of_head(m);
-    case PRUNE_LAYER: return of_block(&m->layer[0]);
-    default: return of_all(m);
+    case PRUNE_CHANNEL:
+        return of_channel(m);
+    case PRUNE_HEAD:
+        return of_head(m);
+    case PRUNE_LAYER:
+        return of_block(&m->layer[0]);
+    default:
+        return of_all(m);
     }
 }
 
@@ -96,10 +100,9 @@ static om_status channels(const llm_model *m, double sparsity, double go, prune_
     uint32_t step = channel_step(m);
     double out = ceil(go / (double)of_channel(m) - 1e-9);
     if (!(out <= (double)(m->h.ffn - step)))
-        return too_far(m, plan->head ? PRUNE_CHANNEL_HEAD : PRUNE_CHANNEL, sparsity,
-                       of_channel(m) * m->h.ffn +
-                           (plan->head ? of_head(m) * m->h.n_kv_head : 0),
-                       err);
+        return too_far(
+            m, plan->head ? PRUNE_CHANNEL_HEAD : PRUNE_CHANNEL, sparsity,
+            of_channel(m) * m->h.ffn + (plan->head ? of_head(m) * m->h.n_kv_head : 0), err);
     plan->n_ffn = (uint32_t)((double)m->h.ffn - fmax(out, 0)) / step * step;
     return OM_OK;
 }

@@ -98,8 +98,8 @@ if command -v python3 >/dev/null; then
     check json_train json train --model model.gguf --data notes.txt --steps 2 --seq-len 16
     check json_merge json merge model.gguf trained merged.gguf
     check json_convert json convert model.gguf q8.gguf --type Q8_0
-    check json_prune json prune model.gguf pruned.gguf --method magnitude --structure channel \
-        --target-sparsity 0.3
+    check json_prune json prune model.gguf pruned.gguf --method magnitude \
+        --structure channel+head --target-sparsity 0.3
     check json_prune_keys grep -q '"weights_gone":.*"ffn":' answer
     check json_init json init bowl --kind quadratic
     check json_simulate json simulate bowl.yaml --rounds 3

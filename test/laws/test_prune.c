@@ -68,8 +68,15 @@ static bool open_layer(test *t)
 static prune_matrix layer_of(float *w)
 {
     memcpy(w, w0, sizeof(w0));
-    return (prune_matrix){.w = w, .rows = ROWS, .cols = COLS, .x2 = size2, .h = second,
-                          .y2 = out2, .sparsity = 0.5, .block = 8, .reconstruct = true,
+    return (prune_matrix){.w = w,
+                          .rows = ROWS,
+                          .cols = COLS,
+                          .x2 = size2,
+                          .h = second,
+                          .y2 = out2,
+                          .sparsity = 0.5,
+                          .block = 8,
+                          .reconstruct = true,
                           .k = &kernels};
 }
 
@@ -97,10 +104,14 @@ static void golden(test *t)
         const char *record, *method;
         uint32_t stay, of;
     } rows[] = {
-        {"magnitude", "magnitude", 0, 0},   {"wanda", "wanda", 0, 0},
-        {"ria", "ria", 0, 0},               {"symmetric-wanda", "symmetric-wanda", 0, 0},
-        {"wanda-2:4", "wanda", 2, 4},       {"sparsegpt", "sparsegpt", 0, 0},
-        {"sparsegpt-2:4", "sparsegpt", 2, 4}, {"thanos", "thanos", 0, 0},
+        {"magnitude", "magnitude", 0, 0},
+        {"wanda", "wanda", 0, 0},
+        {"ria", "ria", 0, 0},
+        {"symmetric-wanda", "symmetric-wanda", 0, 0},
+        {"wanda-2:4", "wanda", 2, 4},
+        {"sparsegpt", "sparsegpt", 0, 0},
+        {"sparsegpt-2:4", "sparsegpt", 2, 4},
+        {"thanos", "thanos", 0, 0},
         {"thanos-2:4", "thanos", 2, 4},
     };
     if (!open_layer(t))
@@ -275,9 +286,14 @@ static prune_args args_of(const sample *s, const char *method, prune_structure w
                           double sparsity)
 {
     const prune_method *how = prune_method_find(str_of(method));
-    return (prune_args){.method = how, .structure = what, .stay = 2, .of = 4,
-                        .sparsity = sparsity, .reconstruct = how->reconstructs,
-                        .search = {.masks = 10, .seed = 1, .step = 0.2}, .text = &s->text};
+    return (prune_args){.method = how,
+                        .structure = what,
+                        .stay = 2,
+                        .of = 4,
+                        .sparsity = sparsity,
+                        .reconstruct = how->reconstructs,
+                        .search = {.masks = 10, .seed = 1, .step = 0.2},
+                        .text = &s->text};
 }
 
 static void hidden(test *t, llm_model *m, const int32_t *ids, uint32_t n, float *out)
@@ -393,7 +409,8 @@ static void all_methods(test *t)
                 continue;
             double target = what == PRUNE_HEAD || what == PRUNE_LAYER ? 0.1 : 0.5;
             target = what == PRUNE_CHANNEL || what == PRUNE_CHANNEL_HEAD ? 0.2 : target;
-            prune_args a = args_of(&s, prune_methods[i]->name, (prune_structure)what, target);
+            prune_args a =
+                args_of(&s, prune_methods[i]->name, (prune_structure)what, target);
             buf file[2] = {{0}, {0}};
             prune_report r;
             char path[512];

@@ -202,7 +202,8 @@ static om_status candidates(search *s, round_room *r, om_err *err)
 
 /* In every block n_cand / 2 candidates left out, the lower the prior the likelier
  * (Efraimidis and Spirakis: the largest u^(1/w)); the next mask is its complement. */
-static om_status draw(const search *s, round_room *r, uint32_t k, uint32_t round, om_err *err)
+static om_status draw(const search *s, round_room *r, uint32_t k, uint32_t round,
+                      om_err *err)
 {
     rng g = rng_for(s->how->seed, round, k, s->heads ? 0x6ead : 0xc4a7);
     int8_t *z = r->z + (size_t)k * r->n_units;
@@ -296,8 +297,8 @@ static om_status search_units(search *s, uint32_t n_stay, uint64_t each, om_err 
     return st;
 }
 
-static om_status without(search *s, llm_model *f, uint8_t *keep, uint32_t layer, double *nll,
-                         om_err *err)
+static om_status without(search *s, llm_model *f, uint8_t *keep, uint32_t layer,
+                         double *nll, om_err *err)
 {
     perplexity_report p;
     const calib_args *a = s->text;

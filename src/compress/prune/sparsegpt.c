@@ -72,10 +72,10 @@ static om_status prune(const prune_matrix *j, om_err *err)
     TRY(obs_factor(j->h, j->cols, PRUNE_DAMP, j->k, j->pool, &s.f, err));
     s.keep = mem_array(j->rows, s.block);
     s.score = mem_array(j->rows, s.block * sizeof(float));
-    om_status st = s.keep && s.score
-                       ? obs_sweep(&s.f, j->w, j->rows, s.block, j->k, j->pool, begin, row,
-                                   &s, err)
-                       : fail(err, OM_ENOMEM, "prune: no memory for %zu rows", j->rows);
+    om_status st =
+        s.keep && s.score
+            ? obs_sweep(&s.f, j->w, j->rows, s.block, j->k, j->pool, begin, row, &s, err)
+            : fail(err, OM_ENOMEM, "prune: no memory for %zu rows", j->rows);
     mem_free(s.keep);
     mem_free(s.score);
     obs_free(&s.f);

@@ -31,8 +31,7 @@ static om_status mark(sweep *s, size_t k0, size_t n, const float *w, om_err *err
     size_t go = (size_t)(j->sparsity * (double)(j->rows * j->cols)) - s->zeros;
     for (size_t r = 0; r < j->rows; r++)
         for (size_t c = 0; c < cols; c++)
-            s->score[r * cols + c] =
-                fabsf(w[r * j->cols + k0 + c]) * sqrtf(j->x2[k0 + c]);
+            s->score[r * cols + c] = fabsf(w[r * j->cols + k0 + c]) * sqrtf(j->x2[k0 + c]);
     memset(s->marked, 1, j->rows * cols);
     TRY(prune_lowest(s->score, j->rows * cols, go, s->marked, err));
     for (size_t r = 0; r < j->rows; r++)
