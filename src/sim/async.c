@@ -55,6 +55,7 @@ struct async {
     uint32_t *draws; /* (n_clients) tasks begun by each */
     uint32_t *have;  /* (n_clients) version a client holds, plus 1 */
     uint8_t *busy;   /* (n_clients) */
+    uint8_t *seen;   /* (n_clients) for reading a checkpoint */
     char *old;       /* (n, client_bytes) states from before a step */
     uint32_t *batch; /* (n) */
 };
@@ -135,9 +136,10 @@ static om_status take_arrays(sim *s, async *a)
     a->draws = mem_array(clients, sizeof(*a->draws));
     a->have = mem_array(clients, sizeof(*a->have));
     a->busy = mem_alloc(clients);
+    a->seen = mem_alloc(clients);
     a->old = s->client_bytes ? mem_array(n, s->client_bytes) : NULL;
     bool ok = a->task && a->heap && a->place && a->batch && a->model && a->draws &&
-              a->have && a->busy && (a->old || !s->client_bytes);
+              a->have && a->busy && a->seen && (a->old || !s->client_bytes);
     for (uint32_t i = 0; ok && i < a->n_models; i++) {
         a->model[i].down = buf_growing(algo(s)->down_bound(&s->env) + 1);
         ok = buf_reserve(&a->model[i].down, algo(s)->down_bound(&s->env)) == OM_OK;
@@ -185,7 +187,7 @@ void async_close(sim *s)
         buf_free(&a->model[i].down);
     mem_free(a->task), mem_free(a->heap), mem_free(a->place), mem_free(a->batch);
     mem_free(a->model), mem_free(a->draws), mem_free(a->have), mem_free(a->busy);
-    mem_free(a->old);
+    mem_free(a->old), mem_free(a->seen);
     mem_free(a);
     s->async = NULL;
 }
@@ -484,7 +486,10 @@ static bool get_task(sim *s, uint32_t i, cursor *c, bool apply)
     bool full = v[0] != IDLE && v[2];
     const uint8_t *old = full && a->old ? cursor_take(c, s->client_bytes) : up;
     if (!up || !old || v[0] > SENDING || v[3] >= s->conf.n_clients ||
-        n > algo(s)->up_bound(&s->env))
+        (v[0] != IDLE && !v[1] && !v[2]) || n > algo(s)->up_bound(&s->env) ||
+        (a->n == s->conf.n_clients && v[3] != i))
+        return false;
+    if (v[0] != IDLE && a->seen[v[3]]++) /* one client at two things */
         return false;
     if (!apply) /* the memory now, so that the second pass cannot fail */
         return buf_reserve(&a->task[i].up, n) == OM_OK;
@@ -512,6 +517,7 @@ bool async_get(sim *s, cursor *c, bool apply)
     const uint8_t *draws = cursor_take(c, bytes), *have = cursor_take(c, bytes);
     if (!have)
         return false;
+    memset(a->seen, 0, clients);
     if (apply) {
         a->begun = begun;
         a->n_heap = 0;

@@ -50,10 +50,10 @@ check async-faster awk -v a="$(seconds 1)" -v b="$(seconds 2)" 'BEGIN {exit !(b 
 check time-column awk -F, 'NR == 1 {t = $14 == "simulated_seconds"} NR > 2 && $14 < last {t = 0} {last = $14}
     END {exit !t}' time/run-2/results.csv
 check time-axis grep -q "simulated seconds" time/report.html
-refuse no-rounds 2 "choose fedavg" "$octomil" simulate bowl.yaml --set algorithm.name=rennala --set async_mode=false
-refuse no-buffer 2 "nearest: fedbuff" "$octomil" simulate bowl.yaml --set algorithm.name=fedasync --set buffer_size=3
+refuse no-rounds 2 "choose fedavg" "$octomil" simulate bowl.yaml --set codec.name=identity --set algorithm.name=rennala --set async_mode=false
+refuse no-buffer 2 "nearest: fedbuff" "$octomil" simulate bowl.yaml --set codec.name=identity --set algorithm.name=fedasync --set buffer_size=3
 refuse for-async 2 "async_mode to true" "$octomil" simulate bowl.yaml --set staleness_bound=3
-refuse by-rounds-alone 2 "goes by rounds alone" "$octomil" simulate bowl.yaml --set algorithm.name=scaffold --set async_mode=true
+refuse by-rounds-alone 2 "goes by rounds alone" "$octomil" simulate bowl.yaml --set codec.name=identity --set algorithm.name=scaffold --set async_mode=true
 refuse network 1 "the network goes by" "$octomil" server --config bowl.yaml --dir srv --listen 127.0.0.1:0 --set async_mode=true
 refuse sweep-folder 2 "out DIR" "$octomil" simulate bowl.yaml --sweep seed=1,2
 refuse sweep-text 2 "KEY=VALUE" "$octomil" simulate bowl.yaml --sweep seed --out x

@@ -196,6 +196,49 @@ static void paths_follow_the_file(test *t)
     CHECK(t, config_read("/nowhere/x.yaml", &c, &err) == OM_EIO || err.code != OM_OK);
 }
 
+static double param_of(const fl_recipe *r, const char *name)
+{
+    for (size_t i = 0; r->algo->params[i].name; i++)
+        if (strcmp(r->algo->params[i].name, name) == 0)
+            return r->p[i];
+    return -1;
+}
+
+/* async_mode turns fedavg into fedbuff, parameters kept; its keys are parameters. */
+static void async_mode(test *t)
+{
+    static const struct {
+        const char *text, *says;
+    } bad[] = {
+        {"buffer_size: 5\n", "async_mode to true"},
+        {"async_mode: true\nalgorithm: {name: scaffold}\n", "choose fedbuff"},
+        {"async_mode: false\nalgorithm: {name: fedbuff}\n", "choose fedavg"},
+        {"buffer_size: 5\nalgorithm: {name: fedasync}\n", "nearest: fedbuff"},
+        {"staleness_bound: 5\nalgorithm: {name: rennala}\n", "nearest: ringmaster"},
+        {"async_mode: sometimes\n", "auto|false|true"},
+        {"devices: {speed: fast}\n", "lognormal"},
+    };
+    config c;
+    om_err err = {0};
+    fl_recipe r;
+    CHECK_OK(t,
+             parse("async_mode: true\nbuffer_size: 50\nstaleness_bound: 10\n"
+                   "algorithm: {name: fedavg, lr: 0.3, server_momentum: 0.5}\n",
+                   &c, &err),
+             err);
+    CHECK_STR(t, c.recipe.algo->name, "fedavg");
+    CHECK_OK(t, config_recipe(&c, &r, &err), err);
+    CHECK_STR(t, r.algo->name, "fedbuff");
+    CHECK(t, param_of(&r, "lr") == 0.3 && param_of(&r, "server_momentum") == 0.5);
+    CHECK(t, param_of(&r, "buffer_size") == 50 && param_of(&r, "staleness_bound") == 10);
+    CHECK_OK(t, config_set(&c, STR("async_mode"), STR("false"), &err), err);
+    CHECK_OK(t, config_recipe(&c, &r, &err), err);
+    CHECK_STR(t, r.algo->name, "fedavg");
+    for (size_t i = 0; i < countof(bad); i++)
+        if (parse(bad[i].text, &c, &err) == OM_OK || !strstr(err.msg, bad[i].says))
+            test_fail(t, __FILE__, __LINE__, "'%s': %s", bad[i].text, err.msg);
+}
+
 int main(int argc, char **argv)
 {
     static const test_case cases[] = {
@@ -205,6 +248,7 @@ int main(int argc, char **argv)
         {"prints", "printed and read back", prints},
         {"sets", "single keys over what is there", sets},
         {"hostile", "cut and bent files", hostile},
+        {"async_mode", "versions instead of rounds", async_mode},
         {"paths", "paths are relative to the file", paths_follow_the_file},
         {0}};
     return test_main(argc, argv, cases);
