@@ -118,9 +118,24 @@ static om_status check_class(const fl_recipe *r, om_err *err)
     return OM_OK;
 }
 
+/* The row whose rounds are most like the algorithm's and stand a robust rule. */
+static const char *robust_kin(const char *name)
+{
+    static const char *const kin[][2] = {
+        {"marina", "byz-vr-marina"}, {"vr-marina", "byz-vr-marina"},
+        {"pp-marina", "byz-vr-marina-pp"}, {"ef21", "byz-ef21-sgdm"},
+        {"ef21-sgdm", "byz-ef21-sgdm"}, {"ef21-hb", "byz-ef21-sgdm"},
+        {"dasha", "byz-dasha"}, {"dasha-page", "byz-dasha-page"},
+        {"dasha-mvr", "byz-dasha-page"}};
+    for (size_t i = 0; i < countof(kin); i++)
+        if (strcmp(kin[i][0], name) == 0)
+            return kin[i][1];
+    return "fedavg";
+}
+
 static om_status check_robust(const fl_recipe *r, om_err *err)
 {
-    if (r->privacy.on && !(r->algo->flags & FL_ROBUST))
+    if (r->privacy.on && !(r->algo->flags & FL_PRIVATE))
         return fail(err, OM_EARG, "%s has no private version; nearest: fedavg",
                     r->algo->name);
     if (r->privacy.on && !aggregate_is_mean(&r->robust))
@@ -133,8 +148,8 @@ static om_status check_robust(const fl_recipe *r, om_err *err)
     return fail(
         err, OM_EARG,
         "%s adds messages up as they come, so aggregator %s cannot stand in for its "
-        "mean; nearest: fedavg",
-        r->algo->name, r->robust.row->name);
+        "mean; nearest: %s",
+        r->algo->name, r->robust.row->name, robust_kin(r->algo->name));
 }
 
 om_status fl_recipe_robust(fl_recipe *r, str name, str params, om_err *err)
