@@ -96,8 +96,9 @@ enum {
     FL_TAKES_SIGNS = 1u << 2,  /* sound with a codec that keeps directions alone */
     FL_EVERY_CLIENT = 1u << 3, /* every client in every round, or the state goes wrong */
     FL_WHOLE_COHORT = 1u << 4, /* whoever is chosen answers: nobody asked in vain */
-    FL_ROBUST = 1u << 5, /* a robust or a noisy rule may stand in for its mean (average.h) */
+    FL_ROBUST = 1u << 5,  /* a robust rule may stand in for its mean (average.h) */
     FL_KNOWS_PACE = 1u << 6, /* plans with fl_env.pace */
+    FL_PRIVATE = 1u << 7, /* a noisy rule may stand in for its mean, like a robust one */
 };
 
 /* A message that arrives: `age` versions were closed since the one it is computed at. */
@@ -163,6 +164,12 @@ struct fl_algo {
     /* The new model.  On failure (nothing finite came out) the old model stands. */
     om_status (*server_close)(const fl_env *e, void *server, arena scratch, om_err *err);
     const float *(*model)(const fl_env *e, const void *server); /* (dim) */
+    /* For attacks in the simulator: what a message says, added to y (dim); and a message of
+     * that `kind` (its first byte) that says x.  NULL: messages are the codec's alone. */
+    om_status (*up_read)(const fl_env *e, const uint8_t *up, size_t up_n, float *y,
+                         om_err *err);
+    om_status (*up_write)(const fl_env *e, uint8_t kind, const float *x, rng r, buf *up,
+                          arena scratch, om_err *err);
     /* Or NULL.  After the close, for each client whose message was received: the new
      * model, for methods whose clients finish the round with it and may then be away for
      * long.  Only drivers that say so can run such a method (fl_drive.ends). */
@@ -206,6 +213,9 @@ om_status fl_recipe_drive(fl_recipe *r, const fl_drive *d, om_err *err);
 om_status fl_recipe_async(fl_recipe *r, om_err *err);
 /* "krum" and "num_byzantine=3,pre=nnm" over what r holds; "" is the mean. */
 om_status fl_recipe_robust(fl_recipe *r, str name, str params, om_err *err);
+/* privacy_settle, where privacy is on: before a run of `rounds`. */
+om_status fl_recipe_private(fl_recipe *r, uint32_t wanted, uint32_t n_clients,
+                            uint32_t rounds, om_err *err);
 /* The checks alone, after p or up_p were changed by param_set. */
 om_status fl_recipe_check(const fl_recipe *r, om_err *err);
 

@@ -20,20 +20,27 @@ _Static_assert(sizeof(head) == 64, "vectors start on a cache line");
 
 static size_t stride(const fl_env *e) { return size_align(e->dim * sizeof(float), 64); }
 
+/* Head, what correlated noise remembers, vectors. */
+static size_t past_bytes(const fl_env *e)
+{
+    return e->privacy ? privacy_past_bytes(e->privacy, e->dim) : 0;
+}
+
 size_t average_bytes(const fl_env *e, uint32_t own_vectors)
 {
-    return sizeof(head) + (2 + (size_t)own_vectors) * stride(e);
+    return sizeof(head) + past_bytes(e) + (2 + (size_t)own_vectors) * stride(e);
 }
+
+static void *past_of(void *server) { return (char *)server + sizeof(head); }
 
 float *average_vector(const fl_env *e, void *server, uint32_t i)
 {
-    return (float *)(void *)((char *)server + sizeof(head) + i * stride(e));
+    return (float *)(void *)((char *)past_of(server) + past_bytes(e) + i * stride(e));
 }
 
 const float *average_model(const fl_env *e, const void *server)
 {
-    (void)e;
-    return (const float *)(const void *)((const char *)server + sizeof(head));
+    return (const float *)(const void *)((const char *)server + sizeof(head) + past_bytes(e));
 }
 
 om_status average_open(const fl_env *e, void *server, const float *x0, om_err *err)
@@ -91,7 +98,7 @@ static size_t id_bytes(const fl_env *e)
     return size_align((size_t)e->cohort * sizeof(uint32_t), 64);
 }
 
-static bool is_private(const fl_env *e) { return e->privacy && e->privacy->on; }
+static bool is_private(const fl_env *e) { return privacy_at_server(e->privacy); }
 
 size_t fl_round_bytes(const fl_env *e)
 {
@@ -119,21 +126,36 @@ static size_t first_absurd(const float *x, size_t n)
     return n;
 }
 
-/* An update with an absurd number is not kept, and the round goes on without it: its
- * sender is hostile or broken, and squares of it would not fit a float. */
-static om_status keep_row(const fl_env *e, const head *h, uint32_t id, const uint8_t *up,
-                          size_t up_n, bool *kept, om_err *err)
+static size_t row_floats(const fl_env *e) { return stride(e) / sizeof(float); }
+
+bool average_is_robust(const fl_env *e) { return is_robust(e); }
+
+om_status average_row(const fl_env *e, const void *server, float **row, om_err *err)
 {
-    cohort_room room = room_of(e);
-    float *row = room.row + h->received * (stride(e) / sizeof(float));
+    const head *h = server;
     if (h->received >= e->cohort)
         return fail(err, OM_ELIMIT, "update %llu of a round of %u",
                     (unsigned long long)h->received + 1, (unsigned)e->cohort);
-    memset(row, 0, e->dim * sizeof(float));
-    TRY(e->up->decode(e->up_p, up, up_n, 1.0f, row, e->dim, err));
-    *kept = first_absurd(row, e->dim) == e->dim;
-    room.id[h->received] = id;
+    *row = room_of(e).row + h->received * row_floats(e);
+    memset(*row, 0, e->dim * sizeof(float));
     return OM_OK;
+}
+
+void average_count_row(const fl_env *e, void *server, uint32_t id)
+{
+    head *h = server;
+    cohort_room room = room_of(e);
+    bool kept = first_absurd(room.row + h->received * row_floats(e), e->dim) == e->dim;
+    room.id[h->received] = id;
+    average_count(server, id, kept ? 1 : 0);
+    h->received -= !kept;
+}
+
+const float *average_kept(const fl_env *e, uint64_t i, uint32_t *id)
+{
+    cohort_room room = room_of(e);
+    *id = room.id[i];
+    return room.row + i * row_floats(e);
 }
 
 enum { USE_BUCKETS = 0x6275636b };
@@ -172,8 +194,8 @@ static om_status release_private(const fl_env *e, head *h, float *out, om_err *e
 {
     if (h->received == 0)
         privacy_begin(e->kept, e->dim);
-    return privacy_release(e->privacy, ledger(h), e->kept, e->dim, e->cohort, e->seed,
-                           e->round, out, err);
+    return privacy_release(e->privacy, ledger(h), e->kept, past_of(h), e->dim, e->cohort,
+                           e->seed, e->round, out, err);
 }
 
 /* ---- receiving ---- */
@@ -244,17 +266,19 @@ om_status average_recv(const fl_env *e, void *server, uint32_t id, uint64_t samp
 {
     TRY(average_admit(e, server, id, samples, err));
     float weight = weighted ? (float)samples : 1.0f;
-    head *h = server;
-    bool kept = true;
+    if (is_robust(e)) {
+        float *row;
+        TRY(average_row(e, server, &row, err));
+        TRY(e->up->decode(e->up_p, up, up_n, 1.0f, row, e->dim, err));
+        average_count_row(e, server, id);
+        return OM_OK;
+    }
     if (is_private(e))
-        TRY(add_private(e, h, up, up_n, err));
-    else if (is_robust(e))
-        TRY(keep_row(e, h, id, up, up_n, &kept, err));
+        TRY(add_private(e, server, up, up_n, err));
     else
         TRY(e->up->decode(e->up_p, up, up_n, weight, average_vector(e, server, 1), e->dim,
                           err));
     average_count(server, id, (double)weight);
-    h->received -= !kept;
     return OM_OK;
 }
 
@@ -270,6 +294,8 @@ om_status average_sum(const fl_env *e, void *server, double divisor, float **out
     float *sum = average_vector(e, server, 1);
     bool ready = is_robust(e) || is_private(e);
     *out = NULL;
+    if (privacy_at_clients(e->privacy))
+        TRY(privacy_count(e->privacy, ledger(h), err));
     if (h->received == 0 && !is_private(e))
         return OM_OK;
     float scale = (float)(1.0 / divisor);

@@ -1,7 +1,8 @@
 /* average.h - the server's half that fedavg and its relatives share: a model, and the
  * weighted mean of the updates of a round, folded in as they come.
  *
- * State, flat: a 64-byte head, then vectors of dim floats at 64-byte steps:
+ * State, flat: a 64-byte head, what correlated noise remembers (privacy.h), then vectors
+ * of dim floats at 64-byte steps:
  *     vector 0  x, the model         vector 1  the running sum of weight * update
  *     vector 2  on: the algorithm's own (server momentum, second moments)
  * The memory is that of the model, never clients x model. */
@@ -46,6 +47,14 @@ om_status average_admit(const fl_env *e, const void *server, uint32_t id, uint64
 void average_count(void *server, uint32_t id, double weight);
 double average_weight(const void *server);     /* of them all */
 uint64_t average_received(const void *server); /* messages taken in this round */
+/* With a robust rule updates are not added up but kept as rows in the driver's memory:
+ * the row (dim, zeros) that the next one is decoded into; count it, unless a number of it
+ * is absurd (its sender is hostile or broken, squares of it would not fit a float, and
+ * the round goes on without it); and number i of those that were counted. */
+bool average_is_robust(const fl_env *e);
+om_status average_row(const fl_env *e, const void *server, float **row, om_err *err);
+void average_count_row(const fl_env *e, void *server, uint32_t id);
+const float *average_kept(const fl_env *e, uint64_t i, uint32_t *id);
 /* A number the algorithm keeps in the head, i below 4; 0 at first. */
 uint64_t *average_note(void *server, uint32_t i);
 /* x = next, unless next (dim) is not finite. */

@@ -192,6 +192,62 @@ om_status grad_recv_scaled(const fl_env *e, void *server, uint32_t id, uint64_t 
                 (float)codec_scale(e->up, e->up_p, e->dim), err);
 }
 
+om_status grad_up_read(const fl_env *e, const uint8_t *up, size_t up_n, float *y,
+                       om_err *err)
+{
+    return up_add(e, up, up_n, 1, 1, y, err);
+}
+
+om_status grad_up_write(const fl_env *e, uint8_t kind, const float *x, rng r, buf *up,
+                        arena scratch, om_err *err)
+{
+    if (buf_reserve(up, up_bound_of(e)) != OM_OK)
+        return fail(err, OM_ENOMEM, "no room for a message of %zu numbers", e->dim);
+    up->data[up->len++] = kind;
+    for (size_t i = 0; kind == UP_DENSE && i < e->dim; i++, up->len += 4)
+        wire_store_f32(up->data + up->len, x[i]);
+    om_status st = OM_OK;
+    if (kind == UP_CODED)
+        st = e->up->encode(e->up_p, x, e->dim, r, scratch, up);
+    return st == OM_OK ? st : fail(err, st, "a forged update would not encode");
+}
+
+static void cut_to(const fl_env *e, float *v, double most)
+{
+    double square = 0;
+    for (size_t i = 0; i < e->dim; i++)
+        square += (double)v[i] * (double)v[i];
+    double norm = sqrt(square);
+    for (size_t i = 0; norm > most && i < e->dim; i++)
+        v[i] = (float)((double)v[i] * (most / norm));
+}
+
+om_status grad_recv_kept(const fl_env *e, void *server, uint32_t id, uint64_t samples,
+                         const uint8_t *up, size_t up_n, bool scaled, double clip,
+                         arena scratch, om_err *err)
+{
+    bool robust = average_is_robust(e);
+    float scale = scaled ? (float)codec_scale(e->up, e->up_p, e->dim) : 1;
+    float *row = NULL, *sum = average_vector(e, server, 1);
+    TRY(average_admit(e, server, id, samples, err));
+    if (robust)
+        TRY(average_row(e, server, &row, err));
+    else
+        row = arena_new(&scratch, float, e->dim);
+    TRY(up_add(e, up, up_n, 1, scale, row, err));
+    if (up[0] == UP_NOTHING)
+        return OM_OK;
+    if (clip > 0 && up[0] == UP_CODED)
+        cut_to(e, row, clip);
+    for (size_t i = 0; !robust && i < e->dim; i++)
+        sum[i] += row[i];
+    if (robust)
+        average_count_row(e, server, id);
+    else
+        average_count(server, id, 1);
+    return OM_OK;
+}
+
 om_status grad_check(const fl_env *e, uint32_t id, uint64_t samples, const uint8_t *up,
                      size_t up_n, float *zeros, om_err *err)
 {

@@ -109,6 +109,18 @@ om_status grad_take(const fl_env *e, void *server, const fl_arrival *a, float we
 om_status grad_check(const fl_env *e, uint32_t id, uint64_t samples, const uint8_t *up,
                      size_t up_n, float *zeros, om_err *err);
 
+/* fl_algo.up_read and up_write, for methods that stand attacks. */
+om_status grad_up_read(const fl_env *e, const uint8_t *up, size_t up_n, float *y,
+                       om_err *err);
+om_status grad_up_write(const fl_env *e, uint8_t kind, const float *x, rng r, buf *up,
+                        arena scratch, om_err *err);
+/* grad_recv (scaled: grad_recv_scaled) for a method where a robust rule may stand in for
+ * the mean: then the message is kept as a row.  A message about nothing is no row.
+ * clip: C(v) longer than this is cut to it; 0: any length. */
+om_status grad_recv_kept(const fl_env *e, void *server, uint32_t id, uint64_t samples,
+                         const uint8_t *up, size_t up_n, bool scaled, double clip,
+                         arena scratch, om_err *err);
+
 /* g (vector 2) += sum / divisor, x -= lr g; nothing changes on failure, and nothing when
  * nothing came.  What a server does that tracks g = mean of the clients' g_i. */
 om_status grad_track(const fl_env *e, void *server, double divisor, double lr,

@@ -29,6 +29,7 @@ struct sim {
     buf down;
     uint8_t *hostile; /* (n_clients), or NULL: nobody is */
     attack_seat *victims; /* (asked) */
+    uint8_t forged_kind;  /* of this round's messages, where they have kinds */
     char *attack_room;
     size_t attack_bytes;
     os_state round; /* fl_env.kept */

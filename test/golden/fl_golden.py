@@ -201,6 +201,68 @@ def marina(lr, p):
     return x
 
 
+def trimmed(v):
+    """The mean without the least and the greatest of each coordinate."""
+    return np.sort(v, axis=0)[1:-1].mean(axis=0)
+
+
+def byz_marina(lr, p, rule):
+    x, last, g = np.zeros(D), np.zeros(D), np.zeros(D)
+    for k in range(ROUNDS):
+        if k == 0 or unit(key_for(k, 0, USE_COIN + 9)) < p:
+            g = rule(np.array([grad(i, x) for i in range(N)]))
+        else:
+            g = g + rule(np.array([randk(grad(i, x) - grad(i, last), k, i) for i in range(N)]))
+        last, x = x, x - lr * g
+    return x
+
+
+def byz_marina_pp(lr, p, clip, rule):
+    x, last, g = np.zeros(D), np.zeros(D), np.zeros(D)
+    for k in range(ROUNDS):
+        if k == 0 or unit(key_for(k, 0, USE_COIN + 9)) < p:
+            g = rule(np.array([grad(i, x) for i in range(N)]))
+        else:
+            most = clip * np.linalg.norm(x - last)
+            v = [randk(grad(i, x) - grad(i, last), k, i) for i in range(N)]
+            g = g + rule(np.array([w * min(1, most / np.linalg.norm(w)) for w in v]))
+        last, x = x, x - lr * g
+    return x
+
+
+def byz_ef21(lr, eta, rule):
+    x, g, m = np.zeros(D), np.zeros((N, D)), np.zeros((N, D))
+    for k in range(ROUNDS):
+        for i in range(N):
+            m[i] = grad(i, x) if k == 0 else (1 - eta) * m[i] + eta * grad(i, x)
+            g[i] = m[i] if k == 0 else g[i] + topk(m[i] - g[i])
+        x = x - lr * rule(g)
+    return x
+
+
+def byz_dasha(lr, rule):
+    a = 1 / (2 * OMEGA + 1)
+    x, h, g = np.zeros(D), np.zeros((N, D)), np.zeros((N, D))
+    for k in range(ROUNDS):
+        for i in range(N):
+            new = grad(i, x)
+            g[i] = new if k == 0 else g[i] + randk(new - h[i] - a * (g[i] - h[i]), k, i)
+            h[i] = new
+        x = x - lr * rule(g)
+    return x
+
+
+def clip21(lr, tau, eta):
+    x, g, v = np.zeros(D), np.zeros((N, D)), np.zeros((N, D))
+    for k in range(ROUNDS):
+        for i in range(N):
+            v[i] = grad(i, x) if k == 0 else (1 - eta) * v[i] + eta * grad(i, x)
+            c = v[i] - g[i]
+            g[i] = g[i] + c * min(1, tau / np.linalg.norm(c))
+        x = x - lr * g.mean(axis=0)
+    return x
+
+
 def dasha(lr):
     a = 1 / (2 * OMEGA + 1)
     x, h, g = np.zeros(D), np.zeros((N, D)), np.zeros((N, D))
@@ -401,6 +463,14 @@ RUNS = [
     ("diana lr=0.3", RAND, diana(0.3)),
     ("marina lr=0.3,p=0.3", RAND, marina(0.3, 0.3)),
     ("dasha lr=0.2", RAND, dasha(0.2)),
+    ("clip21 lr=0.3,tau=0.4,eta=0.5", ID, clip21(0.3, 0.4, 0.5)),
+    ("byz-vr-marina/trimmed_mean lr=0.3,p=0.3", RAND, byz_marina(0.3, 0.3, trimmed)),
+    ("byz-vr-marina/median lr=0.3,p=0.3", RAND,
+     byz_marina(0.3, 0.3, lambda v: np.median(v, axis=0))),
+    ("byz-vr-marina-pp/trimmed_mean lr=0.2,p=0.3,clip=0.7", RAND,
+     byz_marina_pp(0.2, 0.3, 0.7, trimmed)),
+    ("byz-ef21-sgdm/trimmed_mean lr=0.2,eta=0.3", TOP, byz_ef21(0.2, 0.3, trimmed)),
+    ("byz-dasha/median lr=0.2", RAND, byz_dasha(0.2, lambda v: np.median(v, axis=0))),
     ("proxskip lr=0.8,p=0.4", ID, proxskip(0.8, 0.4)),
     ("locodl lr=0.8,p=0.4,strong=0.05", RAND, locodl(0.8, 0.4, 0.05)),
     ("fedbuff lr=0.2,batch=0,local_steps=3,buffer_size=3,server_momentum=0.4", ID,

@@ -34,7 +34,7 @@ static om_status client_of(void *ctx, uint32_t client, int worker, fl_oracle *ou
     return OM_OK;
 }
 
-/* "algorithm params codec params x_0 ... x_11" */
+/* "algorithm[/aggregator against one] params codec params x_0 ... x_11" */
 static void one(test *t, char *line)
 {
     static const float zero[DIM];
@@ -47,6 +47,9 @@ static void one(test *t, char *line)
     for (int i = 0; i < 4; i++)
         word[i] = strtok(i ? NULL : line, " ");
     kern_init(&k, 0);
+    char *rule = strchr(word[0], '/');
+    if (rule)
+        *rule++ = 0;
     sim_config c = {.dim = DIM,
                     .n_clients = CLIENTS,
                     .cohort = CLIENTS,
@@ -61,6 +64,9 @@ static void one(test *t, char *line)
              err);
     if (c.recipe.algo->flags & FL_KNOWS_PACE)
         c.pace.uplink = 1e-3;
+    if (rule)
+        CHECK_OK(t, fl_recipe_robust(&c.recipe, str_of(rule), STR("num_byzantine=1"), &err),
+                 err);
     CHECK_OK(t, sim_open(&c, zero, &s, &err), err);
     for (int i = 0; i < ROUNDS; i++)
         CHECK_OK(t, sim_round(s, &row, &err), err);
@@ -83,7 +89,7 @@ static void golden(test *t)
         one(t, line);
         n++;
     }
-    CHECK_INT(t, n, 27);
+    CHECK_INT(t, n, 33);
     if (f)
         fclose(f);
 }

@@ -12,12 +12,15 @@
  *                  - b (h - grad f_i(x));  m = Q(k / q - (a / q) (g_i - h));
  *                  h += k / q,   with a = q / (2 omega + 1), b = q / (2 - q)
  *
+ *     byz-dasha, byz-dasha-page   the same clients under a robust rule over the g_i
+ *                  (mirrors.h)
+ *
  * The term a (g_i - h) pulls the estimate back to what it estimates, which is what MARINA's
  * coin did.  g stays the mean of the g_i.  For dasha-pp q = `participation` times
  * cohort / clients; a client that was away compares with the x it saw last.
  * First messages are whole: g_i = h = grad f_i(x). theory: lr = 1 / (L + L^ sqrt(16 omega
  * (2 omega + 1) / n)). */
-#include "fl/grad.h"
+#include "fl/mirrors.h"
 
 enum { A = GRAD_PARAMS, P };         /* of dasha, dasha-page */
 enum { START = P, B };               /* of dasha-mvr */
@@ -167,26 +170,31 @@ static om_status server_close(const fl_env *e, void *server, arena scratch, om_e
 }
 
 #define DASHA_ROW(symbol, name_, summary_, source_, params_, step_)                        \
+    DASHA_ROW_OF(symbol, name_, summary_, source_, params_, step_, 0, server_bytes,         \
+                 scratch_bytes, grad_recv, server_close)
+#define DASHA_ROW_OF(symbol, name_, summary_, source_, params_, step_, flags_, bytes_,      \
+                     scratch_, recv_, close_)                                              \
     const fl_algo symbol = {                                                               \
         .name = name_,                                                                     \
         .summary = summary_,                                                               \
         .source = source_,                                                                 \
-        .flags = FL_CLIENT_STATE | FL_NEEDS_UNBIASED,                                      \
+        .flags = FL_CLIENT_STATE | FL_NEEDS_UNBIASED | (flags_),                           \
         .params = params_,                                                                 \
-        .server_bytes = server_bytes,                                                      \
+        .server_bytes = bytes_,                                                            \
         .client_bytes = client_bytes,                                                      \
-        .scratch_bytes = scratch_bytes,                                                    \
+        .scratch_bytes = scratch_,                                                         \
         .up_bound = up_bound_of,                                                           \
         .down_bound = average_down_bound,                                                  \
         .server_open = average_open,                                                       \
         .server_begin = average_begin,                                                     \
         .client_step = step_,                                                              \
-        .server_recv = grad_recv,                                                          \
+        .server_recv = recv_,                                                              \
         .server_check = grad_check,                                                        \
-        .server_close = server_close,                                                      \
+        .server_close = close_,                                                            \
         .model = average_model,                                                            \
+        .up_read = grad_up_read,                                                           \
+        .up_write = grad_up_write,                                                         \
     }
-
 DASHA_ROW(fl_dasha, "dasha",
           "compressed differences, never a whole gradient after the first",
           "Tyurin, Richtarik, ICLR 2023, arXiv 2202.01268", params, step);
@@ -196,3 +204,12 @@ DASHA_ROW(fl_dasha_mvr, "dasha-mvr", "DASHA over minibatches, with momentum",
           "Tyurin, Richtarik, ICLR 2023, arXiv 2202.01268", params_mvr, step_mvr);
 DASHA_ROW(fl_dasha_pp, "dasha-pp", "DASHA with absent clients",
           "Tyurin, Richtarik, NeurIPS 2023, arXiv 2205.15580", params_pp, step_pp);
+#define BYZ_DASHA_ROW(symbol, name_, summary_, params_, step_)                             \
+    DASHA_ROW_OF(symbol, name_, summary_,                                                  \
+                 "Rammal, Gruntkowska, Fedin, Gorbunov, Richtarik, AISTATS 2024, arXiv "   \
+                 "2310.09804",                                                             \
+                 params_, step_, FL_EVERY_CLIENT | FL_ROBUST, mirrors_bytes,               \
+                 mirrors_scratch_bytes, mirrors_recv, mirrors_close)
+BYZ_DASHA_ROW(fl_byz_dasha, "byz-dasha", "DASHA under a robust aggregator", params, step);
+BYZ_DASHA_ROW(fl_byz_dasha_page, "byz-dasha-page", "DASHA-PAGE under a robust aggregator",
+              params_page, step_page);

@@ -15,12 +15,14 @@
  *     ef21-sgdm   the client's momentum:  v_i = (1 - eta) v_i + eta sg_i(x), and v_i is
  *                 followed instead of the gradient: sound for minibatches, where following
  *                 sg_i itself stalls; `twice` filters once more
+ *     byz-ef21-sgdm   the same under a robust rule over the g_i (mirrors.h): the momentum
+ *                 is what keeps honest g_i together where minibatches are noisy
  *
  * theory: lr = 1 / (L + L~ ((1 + sqrt(1-alpha)) / alpha - 1)), L~^2 the mean of L_i^2; 16
  * times that is often still stable.  Phi = f - f* + lr / (2 (1 - sqrt(1-alpha)))
  * mean |g_i - grad f_i|^2 never grows.  The versions with a compressed way down are in
  * ef21_down.c. */
-#include "fl/grad.h"
+#include "fl/mirrors.h"
 
 enum { INIT = GRAD_PARAMS, HEAVY, PARTICIPATION, ETA, TWICE };
 enum { FULL, ZERO };
@@ -119,26 +121,31 @@ static om_status server_close(const fl_env *e, void *server, arena scratch, om_e
 }
 
 #define EF21_ROW(symbol, name_, summary_, source_, params_)                                \
+    EF21_ROW_OF(symbol, name_, summary_, source_, params_, FL_CLIENT_STATE, server_bytes,   \
+                grad_scratch_bytes, grad_recv_scaled, server_close)
+#define EF21_ROW_OF(symbol, name_, summary_, source_, params_, flags_, bytes_, scratch_,    \
+                    recv_, close_)                                                         \
     const fl_algo symbol = {                                                               \
         .name = name_,                                                                     \
         .summary = summary_,                                                               \
         .source = source_,                                                                 \
-        .flags = FL_CLIENT_STATE,                                                          \
+        .flags = flags_,                                                                   \
         .params = params_,                                                                 \
-        .server_bytes = server_bytes,                                                      \
+        .server_bytes = bytes_,                                                            \
         .client_bytes = client_bytes,                                                      \
-        .scratch_bytes = grad_scratch_bytes,                                               \
+        .scratch_bytes = scratch_,                                                         \
         .up_bound = up_bound_of,                                                           \
         .down_bound = average_down_bound,                                                  \
         .server_open = average_open,                                                       \
         .server_begin = average_begin,                                                     \
         .client_step = client_step,                                                        \
-        .server_recv = grad_recv_scaled,                                                   \
+        .server_recv = recv_,                                                              \
         .server_check = grad_check,                                                        \
-        .server_close = server_close,                                                      \
+        .server_close = close_,                                                            \
         .model = average_model,                                                            \
+        .up_read = grad_up_read,                                                           \
+        .up_write = grad_up_write,                                                         \
     }
-
 EF21_ROW(fl_ef21, "ef21", "compressed differences to a learnt gradient",
          "Richtarik, Sokolov, Fatkhullin, NeurIPS 2021, arXiv 2106.05203", params);
 EF21_ROW(fl_ef21_hb, "ef21-hb", "EF21 with a heavy ball at the server",
@@ -147,3 +154,8 @@ EF21_ROW(fl_ef21_pp, "ef21-pp", "EF21 whose clients answer by a coin",
          "Fatkhullin et al. 2021, arXiv 2110.03294", params_pp);
 EF21_ROW(fl_ef21_sgdm, "ef21-sgdm", "EF21 with momentum at the client, for minibatches",
          "Fatkhullin, Tyurin, Richtarik, NeurIPS 2023, arXiv 2305.15155", params_sgdm);
+EF21_ROW_OF(fl_byz_ef21_sgdm, "byz-ef21-sgdm", "EF21-SGDM under a robust aggregator",
+            "Rammal et al., AISTATS 2024, arXiv 2310.09804, with the momentum of arXiv "
+            "2305.15155",
+            params_sgdm, FL_CLIENT_STATE | FL_EVERY_CLIENT | FL_ROBUST, mirrors_bytes,
+            mirrors_scratch_bytes, mirrors_recv_scaled, mirrors_close);

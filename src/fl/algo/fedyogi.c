@@ -22,7 +22,7 @@ const fl_algo fl_fedyogi = {
     .summary =
         "local training, then an adaptive server step (v moves by at most (1 - b2) D^2)",
     .source = "Reddi et al., ICLR 2021, arXiv 2003.00295",
-    .flags = FL_CLIENT_STATE | FL_ROBUST,
+    .flags = FL_CLIENT_STATE | FL_ROBUST | FL_PRIVATE,
     .params = params,
     .check = local_check,
     .server_bytes = fedopt_server_bytes,
