@@ -90,7 +90,7 @@ static om_status open_step(const wire_task *t, const kern *k, step *s, om_err *e
     *s = (step){.loss = (double)NAN};
     TRY(fl_recipe_of(str_of(t->algorithm), str_of(t->algorithm_params), str_of(t->codec),
                      str_of(t->codec_params), &s->recipe, err));
-    fl_drive drive = {t->n_clients, t->n_clients, t->n_clients, t->n_clients, true};
+    fl_drive drive = {t->n_clients, t->n_clients, t->n_clients, t->n_clients, true, NULL};
     TRY(fl_recipe_drive(&s->recipe, &drive, err)); /* the coordinator has judged the rest */
     s->env = (fl_env){.dim = (size_t)t->dim,
                       .n_clients = t->n_clients,

@@ -47,6 +47,24 @@ om_status fl_hess_by_hvp(void *ctx,
                                           float *hv, om_err *err),
                          size_t dim, const float *x, float *h, om_err *err);
 
+/* Matrices inside the flat vector, for methods that move along low rank (lowrank.h). */
+typedef struct {
+    size_t a, b; /* where A (rank, cols) and B (rows, rank) lie; with rank 0: the matrix
+                    itself, (rows, cols), at a */
+    uint32_t rows, cols;
+} fl_matrix;
+
+typedef struct {
+    const fl_matrix *m; /* (n) */
+    uint32_t n;
+    uint32_t rank;         /* of the pairs in the vector; 0: it holds whole matrices */
+    const uint32_t *ranks; /* (n_ranks) client i has ranks[i % n_ranks]; none: rank */
+    uint32_t n_ranks;
+    /* (dim) what every client holds before the first round, so that nobody sends it: the
+     * base's own weights, or the factors that the seed gives. */
+    const float *start;
+} fl_shape;
+
 typedef struct {
     size_t dim;
     uint32_t n_clients; /* population */
@@ -63,6 +81,7 @@ typedef struct {
     const privacy_rule *privacy;
     void *kept;
     pool *pool; /* for server_close; NULL: one thread */
+    const fl_shape *shape; /* NULL: not known; see FL_PAIRS, FL_MATRICES */
     /* Called with a part of the server's state that this call will not touch again: a
      * driver whose state lies in a file can let it out of memory.  NULL: no need. */
     void (*release)(void *ctx, const void *p, size_t n);
@@ -75,6 +94,9 @@ enum {
     FL_TAKES_SIGNS = 1u << 2,  /* sound with a codec that keeps directions alone */
     FL_EVERY_CLIENT = 1u << 3, /* every client in every round, or the state goes wrong */
     FL_WHOLE_COHORT = 1u << 4, /* whoever is chosen answers: nobody asked in vain */
+    FL_PAIRS = 1u << 6,    /* the vector is low-rank pairs, and env.shape says where */
+    FL_MATRICES = 1u << 7, /* it holds whole matrices, likewise */
+    FL_RANKS = 1u << 8,    /* its clients may differ in rank */
     FL_ROBUST = 1u << 5, /* a robust or a noisy rule may stand in for its mean (average.h) */
 };
 
@@ -91,6 +113,9 @@ struct fl_algo {
     size_t (*scratch_bytes)(const fl_env *e); /* for any one call below */
     size_t (*up_bound)(const fl_env *e);      /* most bytes of one up message */
     size_t (*down_bound)(const fl_env *e);
+    /* How much of the down message client id needs: a prefix of it, where clients differ
+     * in size.  NULL: all. */
+    size_t (*down_part)(const fl_env *e, uint32_t id, const uint8_t *down, size_t n);
     om_status (*server_open)(const fl_env *e, void *server, const float *x0, om_err *err);
     om_status (*server_begin)(const fl_env *e, void *server, buf *down, om_err *err);
     /* `client` (zero at first) is moved on as if the message will be accepted: a driver
@@ -148,6 +173,7 @@ om_status fl_recipe_of(str algo, str algo_params, str codec_name, str codec_para
 typedef struct {
     uint32_t n_clients, asked, cohort, least; /* chosen, wanted, enough to close a round */
     bool ends; /* calls client_end */
+    const fl_shape *shape; /* as in fl_env */
 } fl_drive;
 /* What depends on it: refuses an algorithm that this drive would break, and tells a codec
  * that deals coordinates to clients how many there are.  Every driver calls it first. */

@@ -113,6 +113,18 @@ static om_status take_memory(sim *s, om_err *err)
                      (unsigned)s->conf.n_clients, s->client_bytes, s->conf.dim);
 }
 
+static om_status take_shape(sim *s, const float *x0, om_err *err)
+{
+    s->start = mem_array(s->conf.dim, sizeof(float));
+    if (!s->start)
+        return fail(err, OM_ENOMEM, "simulate: no memory for %zu numbers", s->conf.dim);
+    memcpy(s->start, x0, s->conf.dim * sizeof(float));
+    s->shape = *s->conf.shape;
+    s->shape.start = s->start;
+    s->env.shape = &s->shape;
+    return OM_OK;
+}
+
 om_status sim_open(const sim_config *c, const float *x0, sim **out, om_err *err)
 {
     TRY(check(c, err));
@@ -125,7 +137,8 @@ om_status sim_open(const sim_config *c, const float *x0, sim **out, om_err *err)
                       .asked = s->conf.asked,
                       .cohort = c->cohort,
                       .least = c->dropout > 0 ? c->min : c->cohort,
-                      .ends = true};
+                      .ends = true,
+                      .shape = c->shape};
     om_status st = fl_recipe_drive(&s->conf.recipe, &drive, err);
     s->env = (fl_env){.dim = c->dim,
                       .n_clients = c->n_clients,
@@ -138,6 +151,8 @@ om_status sim_open(const sim_config *c, const float *x0, sim **out, om_err *err)
                       .robust = &s->conf.recipe.robust,
                       .privacy = &s->conf.recipe.privacy,
                       .pool = c->pool};
+    if (st == OM_OK && c->shape)
+        st = take_shape(s, x0, err);
     if (st == OM_OK)
         st = take_memory(s, err);
     if (st == OM_OK && c->ranks)
@@ -166,6 +181,7 @@ void sim_close(sim *s)
     ranks_close(s);
     os_state_close(&s->clients);
     mem_free(s->server);
+    mem_free(s->start);
     mem_free(s->scratch);
     mem_free(s->seat);
     mem_free(s->chosen);
@@ -280,9 +296,20 @@ static void end_clients(sim *s, uint32_t n, sim_row *row)
 
 enum { USE_JOIN = 0x6a6f696e };
 
+/* What the n chosen download. */
+static uint64_t down_bytes(const sim *s, uint32_t n)
+{
+    uint64_t sum = 0;
+    if (!algo(s)->down_part)
+        return (uint64_t)s->down.len * n;
+    for (uint32_t i = 0; i < n; i++)
+        sum += algo(s)->down_part(&s->env, s->chosen[i], s->down.data, s->down.len);
+    return sum;
+}
+
 /* Who answers, into chosen: a cohort's choice and its dropouts, or everyone's own coin,
- * any number of them. */
-static uint32_t choose(sim *s)
+ * any number of them; and what all that were asked download. */
+static uint32_t choose(sim *s, uint64_t *bytes)
 {
     const sim_config *c = &s->conf;
     uint32_t n = 0;
@@ -290,11 +317,13 @@ static uint32_t choose(sim *s)
     if (!by_coins(s)) {
         fl_cohort(c->seed, s->env.round, c->n_clients, c->asked, s->chosen,
                   arena_of(s->cohort_scratch, fl_cohort_bytes(c->n_clients)));
+        *bytes = down_bytes(s, c->asked);
         return answering(s);
     }
     for (uint32_t i = 0; i < c->n_clients; i++)
         if (rng_unit(&coin) * c->n_clients < c->cohort)
             s->chosen[n++] = i;
+    *bytes = down_bytes(s, n);
     return n;
 }
 
@@ -305,12 +334,11 @@ om_status sim_round(sim *s, sim_row *out, om_err *err)
     sim_row row = {.round = s->env.round,
                    .asked = c->asked,
                    .score = {unknown, unknown, unknown}};
-    uint32_t n = choose(s);
     s->down.len = 0;
+    TRY(algo(s)->server_begin(&s->env, s->server, &s->down, err));
+    uint32_t n = choose(s, &row.down_bytes);
     if (by_coins(s))
         row.asked = n;
-    TRY(algo(s)->server_begin(&s->env, s->server, &s->down, err));
-    row.down_bytes = (uint64_t)s->down.len * row.asked;
     if ((n > 0 && n >= c->min) || c->recipe.privacy.on) {
         TRY(waves(s, n, &row, err));
         om_status st = algo(s)->server_close(&s->env, s->server, scratch_of(s, 0), err);
