@@ -90,7 +90,7 @@ FEDIT_FUNCTIONS(b, SIDE_B)
         .name = name_,                                                                     \
         .summary = summary_,                                                               \
         .source = source_,                                                                 \
-        .flags = FL_CLIENT_STATE | FL_PAIRS | FL_RANKS,                                               \
+        .flags = FL_CLIENT_STATE | FL_PAIRS | FL_RANKS,                                     \
         .params = params,                                                                  \
         .check = pairs_check_recipe,                                                       \
         .server_bytes = server_bytes,                                                      \
