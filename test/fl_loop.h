@@ -109,6 +109,25 @@ static const loop_setting settings[] = {
     {"malenia", "lr=0.9", "identity", "", 400, 1e-6},
     {"shadowheart", "lr=0.9,noise_ratio=1", "identity", "", 400, 1e-6},
     {"mindflayer", "lr=0.9,trials=2", "identity", "", 400, 1e-6},
+    {"fedit", "batch=0,local_steps=1,lr=0.9", "identity", "", 400, 1e-6},
+    {"fedit", "batch=0,local_steps=1,lr=0.5", "topk", "ratio=0.3", 800, 1e-2},
+    /* A stays where it is: what is left is the gap of its eight numbers. */
+    {"ffa-lora", "batch=0,local_steps=1,lr=0.9", "identity", "", 400, 6},
+    {"hetlora", "batch=0,local_steps=1,lr=0.9,gamma=1,weigh_by=equal", "identity", "", 400,
+     1e-6},
+    /* The factors are turned each round, and this function knows of no product. */
+    {"flexlora", "batch=0,local_steps=1,lr=0.5", "identity", "", 100, 20},
+    {"flasc", "batch=0,local_steps=1,lr=0.5,server_lr=0.02,density_down=1,density_up=1",
+     "identity", "", 400, 2e-3},
+    {"flora", "batch=0,local_steps=5,lr=0.02,rank=4,alpha=4", "identity", "", 1500, 2e-3},
+    {"rac-lora", "batch=0,local_steps=1,lr=0.9,rank=2", "identity", "", 600, 1e-6},
+    {"rac-lora", "batch=0,local_steps=1,lr=0.9,rank=2,factor=b", "randk", "ratio=0.5", 800,
+     1e-1},
+    {"bernoulli-lora", "lr=0.9,rank=2", "identity", "", 600, 1e-6},
+    {"bernoulli-lora-mvr", "lr=0.5,batch=10,rank=2", "identity", "", 800, 1e-6},
+    {"bernoulli-lora-page", "lr=0.5,batch=10,rank=2", "identity", "", 800, 1e-6},
+    {"bernoulli-lora-marina", "lr=0.4,rank=2", "randk", "ratio=0.3", 1500, 1e-6},
+    {"bernoulli-lora-ef21", "lr=0.3,rank=2", "topk", "ratio=0.2", 2000, 1e-6},
 };
 
 /* Everybody takes a second for a gradient and one for a message. */
@@ -132,6 +151,17 @@ static LOOP_UNUSED double message(void *ctx, uint32_t id, size_t bytes)
 
 static const fl_pace all_alike = {NULL, second, done_after, message};
 
+
+/* 24 numbers as a low-rank pair, A (2, 4) and B (8, 2), or as a matrix (4, 6). */
+static const float loop_start[DIM];
+static const fl_matrix loop_pair[] = {{0, 8, 8, 4}}, loop_matrix[] = {{0, 0, 4, 6}};
+static const fl_shape loop_pairs = {.m = loop_pair, .n = 1, .rank = 2, .start = loop_start},
+                      loop_matrices = {.m = loop_matrix, .n = 1, .start = loop_start};
+static LOOP_UNUSED const fl_shape *loop_shape(const fl_algo *a)
+{
+    return a->flags & FL_PAIRS ? &loop_pairs : a->flags & FL_MATRICES ? &loop_matrices : NULL;
+}
+
 static LOOP_UNUSED void loop_open(test *t, loop *l, const quadratic_config *c,
                                   const char *algo, const char *params,
                                   const char *codec_name, const char *codec_params)
@@ -143,7 +173,7 @@ static LOOP_UNUSED void loop_open(test *t, loop *l, const quadratic_config *c,
              fl_recipe_of(str_of(algo), str_of(params), str_of(codec_name),
                           str_of(codec_params), &l->r, &err),
              err);
-    fl_drive drive = {N, N, N, N, true, true, true};
+    fl_drive drive = {N, N, N, N, true, true, true, loop_shape(l->r.algo)};
     CHECK_OK(t, fl_recipe_drive(&l->r, &drive, &err), err);
     CHECK_OK(t, quadratic_open(c, &l->q, &err), err);
     l->e = (fl_env){.dim = DIM,
@@ -154,7 +184,8 @@ static LOOP_UNUSED void loop_open(test *t, loop *l, const quadratic_config *c,
                     .up = l->r.up,
                     .up_p = l->r.up_p,
                     .k = &l->k,
-                    .pace = &all_alike};
+                    .pace = &all_alike,
+                    .shape = loop_shape(l->r.algo)};
     kern_init(&l->k, 0);
     l->server = mem_alloc(l->r.algo->server_bytes(&l->e));
     l->client_stride = size_align(l->r.algo->client_bytes(&l->e), 64);

@@ -41,7 +41,7 @@ static inline nn_weight mini_weight(mini *m, size_t *at, uint32_t rows, uint32_t
 {
     nn_weight w = {"w",  DTYPE_F32, m->base + *at,
                    rows, cols,      m->adapted ? NULL : m->base_grad + *at,
-                   NULL};
+                   NULL, NULL};
     *at += (size_t)rows * cols;
     return w;
 }

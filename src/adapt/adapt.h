@@ -3,20 +3,23 @@
  * A `trainable` gathers every trainable number into one flat f32 vector (values, and
  * gradients beside it): optimizers, federated algorithms and checkpoints see only that
  * vector.  Full fine-tuning makes f32 copies of the chosen weights there; LoRA hangs
- * (A, B) pairs on the frozen linear layers. */
+ * (A, B) pairs on the frozen linear layers; a prompt is tokens of its own, trained as rows
+ * behind the embedding, that go before every text. */
 #ifndef ADAPT_ADAPT_H
 #define ADAPT_ADAPT_H
 
 #include "llm/model.h"
 #include "llm/perplexity.h"
 
-typedef enum { TRAIN_LORA, TRAIN_FULL } train_mode;
+/* MATRICES: full, but of the target modules alone. */
+typedef enum { TRAIN_LORA, TRAIN_FULL, TRAIN_MATRICES, TRAIN_PROMPT } train_mode;
 
 typedef struct {
     uint32_t rank;              /* 8 */
     float alpha;                /* 16: scale = alpha / rank */
     const char *target_modules; /* "q_proj,v_proj": q k v o gate up down _proj, or "all" */
     uint64_t seed;              /* A ~ Kaiming uniform (as PEFT), B = 0 */
+    bool rslora;                /* scale = alpha / sqrt(rank) (Kalajdzievski 2023) */
 } lora_config;
 
 typedef struct {
@@ -39,6 +42,12 @@ typedef struct {
 
 om_status trainable_lora(llm_model *m, const lora_config *c, trainable *out, om_err *err);
 om_status trainable_full(llm_model *m, trainable *out, om_err *err);
+/* The weights of the target modules themselves: lora_config.target_modules' list. */
+om_status trainable_matrices(llm_model *m, const char *targets, trainable *out, om_err *err);
+/* `tokens` (16 when 0) trained tokens before every text (Lester et al. 2021), which begin as
+ * the embeddings of tokens drawn by the seed. */
+om_status trainable_prompt(llm_model *m, uint32_t tokens, uint64_t seed, trainable *out,
+                           om_err *err);
 void trainable_close(trainable *t); /* unhooks the model */
 
 /* PEFT layout: folder with adapter_model.safetensors and adapter_config.json. */
@@ -47,8 +56,15 @@ om_status peft_load(llm_model *m, const char *dir, trainable *out, om_err *err);
 /* GGUF adapter (general.type = adapter). */
 om_status lora_save_gguf(const trainable *t, const char *path, om_err *err);
 om_status lora_load_gguf(llm_model *m, const char *path, trainable *out, om_err *err);
-/* Either kind, by what lies at the path. */
+/* A prompt as GGUF adapter: adapter.type = prompt, one tensor prompt.weight (tokens, dim). */
+om_status prompt_save_gguf(const trainable *t, const char *path, om_err *err);
+om_status prompt_load_gguf(llm_model *m, const char *path, trainable *out, om_err *err);
+/* Any kind, by what lies at the path. */
 om_status adapter_load(llm_model *m, const char *path, trainable *out, om_err *err);
+/* What a run leaves behind in a folder: an adapter (PEFT's layout and adapter.gguf), a
+ * prompt (adapter.gguf), or the model with its trained weights (model.gguf, of `type`). */
+om_status trainable_save(const trainable *t, const char *dir, const char *base_name,
+                         dtype type, om_err *err);
 /* W + scale B A into a new file of `type`; the model in memory is untouched. */
 om_status lora_merge(const trainable *t, const char *path, dtype type, om_err *err);
 

@@ -9,9 +9,43 @@ struct om_adapter {
 
 /* ---- adapters ---------------------------------------------------------------------- */
 
+static om_status is_prompt(const char *path, bool *yes, om_err *err)
+{
+    os_map map;
+    gguf g;
+    TRY(os_map_open(path, &map, err));
+    om_status s = gguf_open(map.p, map.n, &g, err);
+    if (s == OM_OK) {
+        *yes = str_is(gguf_str(&g, "adapter.type", ""), "prompt");
+        gguf_close(&g);
+    }
+    os_map_close(&map);
+    return s == OM_OK ? s : fail_in(err, s, path);
+}
+
 om_status adapter_load(llm_model *m, const char *path, trainable *out, om_err *err)
 {
-    return os_is_dir(path) ? peft_load(m, path, out, err) : lora_load_gguf(m, path, out, err);
+    bool prompt = false;
+    if (os_is_dir(path))
+        return peft_load(m, path, out, err);
+    TRY(is_prompt(path, &prompt, err));
+    return prompt ? prompt_load_gguf(m, path, out, err) : lora_load_gguf(m, path, out, err);
+}
+
+om_status trainable_save(const trainable *t, const char *dir, const char *base_name,
+                         dtype type, om_err *err)
+{
+    char path[4096];
+    bool weights = t->mode == TRAIN_FULL || t->mode == TRAIN_MATRICES;
+    TRY(os_mkdirs(dir, err));
+    if (os_join(path, sizeof(path), dir, weights ? "model.gguf" : "adapter.gguf") != OM_OK)
+        return fail(err, OM_EARG, "the folder '%.80s...' has too long a name", dir);
+    if (weights)
+        return llm_write_gguf(t->model, path, type, NULL, NULL, err);
+    if (t->mode == TRAIN_PROMPT)
+        return prompt_save_gguf(t, path, err);
+    TRY(lora_save_gguf(t, path, err));
+    return peft_save(t, dir, base_name, err);
 }
 
 om_status om_adapter_open(om_model *m, const char *path, om_adapter **out, om_err *err)
@@ -43,6 +77,9 @@ om_status om_adapter_merge(const om_adapter *a, const char *path, const char *ty
     dtype t = dtype_find(str_of(type ? type : "F16"));
     if (t == DTYPE_COUNT)
         return fail(err, OM_EARG, "adapter: '%.40s' is not a tensor type", type);
+    if (a->t.mode == TRAIN_PROMPT)
+        return fail(err, OM_EARG, "adapter: a trained prompt goes before the text and cannot be "
+                                  "merged into weights; use it with --adapter");
     return lora_merge(&a->t, path, t, err);
 }
 
@@ -113,15 +150,7 @@ static om_status run_steps(job *j, om_train_result *r, om_err *err)
 
 static om_status write_result(job *j, om_err *err)
 {
-    char path[4096];
-    const char *name = j->o->full ? "model.gguf" : "adapter.gguf";
-    TRY(os_mkdirs(j->out, err));
-    if (os_join(path, sizeof(path), j->out, name) != OM_OK)
-        return fail(err, OM_EARG, "training: the folder's name is too long");
-    if (j->o->full)
-        return llm_write_gguf(j->m, path, DTYPE_F16, NULL, NULL, err);
-    TRY(lora_save_gguf(&j->t, path, err));
-    return peft_save(&j->t, j->out, "", err);
+    return trainable_save(&j->t, j->out, "", DTYPE_F16, err);
 }
 
 om_status om_train(om_model *m, const char *text, size_t text_bytes, const om_train_opts *opts,

@@ -6,6 +6,7 @@
 
 #include "fmt/gguf.h"
 
+#include <math.h>
 #include <stdio.h>
 
 static om_status write_part(gguf_writer *w, const trainable *t, uint32_t i, float *scratch,
@@ -18,6 +19,12 @@ static om_status write_part(gguf_writer *w, const trainable *t, uint32_t i, floa
         x = scratch;
     }
     return gguf_write_data(w, x, (size_t)p->rows * p->cols * sizeof(float), err);
+}
+
+/* The file knows alpha / rank alone. */
+static float alpha_of(const trainable *t)
+{
+    return t->lora.rslora ? t->lora.alpha * sqrtf((float)t->lora.rank) : t->lora.alpha;
 }
 
 om_status lora_save_gguf(const trainable *t, const char *path, om_err *err)
@@ -36,7 +43,7 @@ om_status lora_save_gguf(const trainable *t, const char *path, om_err *err)
     gguf_put_str(w, "general.type", STR("adapter"));
     gguf_put_str(w, "general.architecture", str_of(t->model->arch->name));
     gguf_put_str(w, "adapter.type", STR("lora"));
-    gguf_put_f32(w, "adapter.lora.alpha", t->lora.alpha);
+    gguf_put_f32(w, "adapter.lora.alpha", alpha_of(t));
     for (uint32_t i = 0; i < t->n_part; i++) {
         const trainable_part *p = &t->part[i];
         gguf_put_tensor_info(w, &(tensor){.name = p->name, .type = DTYPE_F32, .n_dims = 2,

@@ -69,6 +69,8 @@ static om_status write_config(const trainable *t, const char *path, const char *
     json_put_str(&j, "base_model_name_or_path", str_of(base_name));
     json_put_u64(&j, "r", t->lora.rank);
     json_put_f64(&j, "lora_alpha", (double)t->lora.alpha);
+    if (t->lora.rslora)
+        json_put_bool(&j, "use_rslora", true);
     json_put_f64(&j, "lora_dropout", 0);
     json_put_str(&j, "bias", STR("none"));
     json_put_bool(&j, "fan_in_fan_out", false);
@@ -216,7 +218,8 @@ static om_status read_config(const char *path, lora_config *c, om_err *err)
                                       "r at most 1024", path, (unsigned long long)r, alpha);
         else if (json_bool(json_get(doc.root, "use_dora"), false))
             s = fail(err, OM_EUNSUPPORTED, "%s: use_dora is not supported", path);
-        *c = (lora_config){.rank = (uint32_t)r, .alpha = (float)alpha};
+        *c = (lora_config){.rank = (uint32_t)r, .alpha = (float)alpha,
+                           .rslora = json_bool(json_get(doc.root, "use_rslora"), false)};
     } else {
         s = fail_in(err, s, path);
     }

@@ -6,6 +6,9 @@
  * Full: every weight is copied to f32 in the flat vector and the model's view is turned
  * to it; trainable_close turns it back.
  *
+ * Matrices: the same for the weights of the target modules alone.
+ * Prompt (Lester et al. 2021, arXiv:2104.08691): rows behind the embedding's last.
+ *
  * Invariants: parts lie one after another without gaps, in layer order; x and grad have
  * the same layout; while a trainable is open the model's views point into it. */
 #include "adapt/modules.h"
@@ -15,7 +18,8 @@
 
 typedef struct {
     nn_lowrank *lora;   /* TRAIN_LORA: one per adapted layer */
-    nn_weight *saved;   /* TRAIN_FULL: the model's weights before */
+    nn_weight *saved;   /* TRAIN_FULL, TRAIN_MATRICES: the model's weights before */
+    nn_extra_rows more; /* TRAIN_PROMPT */
     char *names;
     char *targets;
     float *vectors;     /* x then grad */
@@ -132,7 +136,8 @@ static nn_weight *nth_target(const targets *g, size_t i)
 static void hang_adapter(trainable *t, size_t *at, nn_weight *w, nn_lowrank *l)
 {
     uint32_t r = t->lora.rank;
-    *l = (nn_lowrank){.rank = r, .scale = t->lora.alpha / (float)r};
+    float by = t->lora.rslora ? sqrtf((float)r) : (float)r;
+    *l = (nn_lowrank){.rank = r, .scale = t->lora.alpha / by};
     l->a = t->x + *at;
     l->a_grad = t->grad + *at;
     add_part(t, at, w, r, w->cols, ".lora_a");
@@ -228,11 +233,77 @@ om_status trainable_full(llm_model *m, trainable *out, om_err *err)
     return OM_OK;
 }
 
+om_status trainable_matrices(llm_model *m, const char *list, trainable *out, om_err *err)
+{
+    *out = (trainable){.model = m, .mode = TRAIN_MATRICES};
+    targets g = {m, 0};
+    uint32_t n = 0, used = 0;
+    size_t slots = (size_t)m->h.n_layer * N_TARGETS, at = 0;
+    TRY(parse_targets(list ? list : "q_proj,v_proj", &g.mask, err));
+    for (size_t i = 0; i < slots; i++) {
+        nn_weight *w = nth_target(&g, i);
+        out->n += w ? (size_t)w->rows * w->cols : 0;
+        n += w != NULL;
+    }
+    if (n == 0)
+        return fail(err, OM_EARG, "training: the model has none of the modules '%s'", list);
+    TRY(reserve(out, n, 0, m->n_weight, err));
+    owned *o = out->owned_;
+    memcpy(o->saved, m->weight, m->n_weight * sizeof(*m->weight));
+    for (size_t i = 0; i < slots && used < n; i++) {
+        nn_weight *w = nth_target(&g, i);
+        om_status s = w ? turn_weight(out, &at, w, err) : OM_OK;
+        if (s != OM_OK) {
+            trainable_close(out);
+            return s;
+        }
+        used += w != NULL;
+    }
+    return OM_OK;
+}
+
+/* ---- prompt ----------------------------------------------------------------------- */
+
+om_status trainable_prompt(llm_model *m, uint32_t tokens, uint64_t seed, trainable *out,
+                           om_err *err)
+{
+    const nn_weight *e = m->embed;
+    *out = (trainable){.model = m, .mode = TRAIN_PROMPT};
+    tokens = tokens ? tokens : 16;
+    if (tokens + 2 > m->h.context)
+        return fail(err, OM_EARG, "prompt: %u tokens; this model holds %u in all", tokens,
+                    m->h.context);
+    if (e->more)
+        return fail(err, OM_EEXIST, "prompt: the model has one already");
+    out->n = (size_t)tokens * e->cols;
+    TRY(reserve(out, 1, 0, 0, err));
+    owned *o = out->owned_;
+    o->more = (nn_extra_rows){tokens, out->x, out->grad};
+    out->part[out->n_part++] =
+        (trainable_part){STR("prompt.weight"), m->embed, 0, tokens, e->cols};
+    tensor view = {.name = str_of(e->name), .type = e->type, .n_dims = 2,
+                   .dim = {e->rows, e->cols, 1, 1}, .data = e->data};
+    rng r = rng_for(seed, 0, 0, 0x9407);
+    for (uint32_t i = 0; i < tokens; i++) {
+        size_t from = (size_t)rng_below(&r, e->rows) * e->cols;
+        om_status s = tensor_to_f32(&view, from, e->cols, out->x + (size_t)i * e->cols, err);
+        if (s != OM_OK) {
+            trainable_close(out);
+            return s;
+        }
+    }
+    m->embed->more = &o->more;
+    return OM_OK;
+}
+
 void trainable_close(trainable *t)
 {
     owned *o = t->owned_;
-    if (o && t->mode == TRAIN_FULL && t->n_part > 0)
+    bool turned = t->mode == TRAIN_FULL || t->mode == TRAIN_MATRICES;
+    if (o && turned && t->n_part > 0)
         memcpy(t->model->weight, o->saved, t->model->n_weight * sizeof(nn_weight));
+    if (o && t->mode == TRAIN_PROMPT && t->model->embed->more == &o->more)
+        t->model->embed->more = NULL;
     for (uint32_t i = 0; o && t->mode == TRAIN_LORA && i < t->n_part; i++)
         t->part[i].weight->lora = NULL;
     if (o) {

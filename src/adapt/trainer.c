@@ -24,6 +24,7 @@ struct trainer {
     size_t state_bytes;
     nn *net;
     uint64_t step;
+    uint32_t lead; /* tokens of a trained prompt before each window */
     uint32_t recompute; /* blocks */
     bool measured;
     int32_t *ids, *target, *pos;
@@ -37,9 +38,10 @@ struct trainer {
 
 static om_status check_config(const train_config *c, const llm_model *m, om_err *err)
 {
-    if (c->seq_len < 2 || c->seq_len > m->h.context)
+    uint32_t most = m->h.context - llm_prompt_tokens(m);
+    if (c->seq_len < 2 || c->seq_len > most)
         return fail(err, OM_EARG, "training: seq_len is %u; this model takes 2 to %u",
-                    c->seq_len, m->h.context);
+                    c->seq_len, most);
     if (c->batch < 1 || c->batch > 4096 || c->accumulate < 1 || c->accumulate > 65536)
         return fail(err, OM_EARG, "training: batch %u or accumulate %u is out of range "
                                   "(1..4096, 1..65536)", c->batch, c->accumulate);
@@ -51,7 +53,8 @@ static om_status check_config(const train_config *c, const llm_model *m, om_err 
 static om_status open_parts(trainer *t, om_err *err)
 {
     const train_config *c = &t->c;
-    size_t rows = (size_t)c->batch * c->seq_len;
+    uint32_t span = c->seq_len + t->lead;
+    size_t rows = (size_t)c->batch * span;
     nn_config nc = {.k = c->k, .pool = c->pool, .max_bytes = 0};
     t->state_bytes = t->optim->state_bytes(t->optimizer_p, t->t->n);
     t->state = mem_alloc(t->state_bytes);
@@ -63,9 +66,9 @@ static om_status open_parts(trainer *t, om_err *err)
         return fail(err, OM_ENOMEM, "training: no memory for the optimizer's %zu bytes",
                     t->state_bytes);
     for (size_t i = 0; i < rows; i++)
-        t->pos[i] = (int32_t)(i % c->seq_len);
+        t->pos[i] = (int32_t)(i % span);
     for (uint32_t i = 0; i < c->batch; i++)
-        t->seq[i] = (nn_seq){.row = i * c->seq_len, .n_rows = c->seq_len};
+        t->seq[i] = (nn_seq){.row = i * span, .n_rows = span};
     TRY(nn_open(&nc, &t->net, err));
     t->net->cancel = c->cancel;
     t->net->precision = GEMM_FAST; /* its error is far below a gradient's noise */
@@ -84,7 +87,8 @@ om_status trainer_open(trainable *t, const train_config *c, trainer **out, om_er
     trainer *tr = mem_alloc(sizeof(*tr));
     if (!tr)
         return fail(err, OM_ENOMEM, "training: no memory");
-    *tr = (trainer){.t = t, .c = *c, .optim = optim, .order_epoch = UINT64_MAX};
+    *tr = (trainer){.t = t, .c = *c, .optim = optim, .order_epoch = UINT64_MAX,
+                    .lead = llm_prompt_tokens(t->model)};
     size_t n_p = param_count(optim->params);
     BUG_IF(n_p > countof(tr->optimizer_p));
     param_defaults(optim->params, tr->optimizer_p);
@@ -142,8 +146,14 @@ static om_status epoch_order(trainer *t, uint64_t epoch, uint32_t n, om_err *err
 static void fill_window(trainer *t, const token_data *d, size_t at, uint32_t b)
 {
     uint32_t len = t->c.seq_len;
+    size_t first = (size_t)b * (len + t->lead);
+    for (uint32_t i = 0; i < t->lead; i++) {
+        t->ids[first + i] = (int32_t)(t->t->model->h.vocab + i);
+        t->target[first + i] = -1;
+    }
+    first += t->lead;
     for (uint32_t i = 0; i < len; i++) {
-        size_t row = (size_t)b * len + i;
+        size_t row = first + i;
         bool inside = at + i < d->n, next = at + i + 1 < d->n;
         t->ids[row] = inside ? d->ids[at + i] : d->ids[d->n - 1];
         t->target[row] = next ? d->ids[at + i + 1] : -1;
@@ -183,7 +193,7 @@ static om_status forward_backward(nn *c, void *ctx)
     pass *p = ctx;
     trainer *t = p->t;
     const llm_model *m = t->t->model;
-    llm_batch b = {.ids = t->ids, .pos = t->pos, .rows = t->c.batch * t->c.seq_len,
+    llm_batch b = {.ids = t->ids, .pos = t->pos, .rows = t->c.batch * (t->c.seq_len + t->lead),
                    .seq = t->seq, .n_seq = t->c.batch, .recompute = t->recompute};
     nn_tensor *h = m->arch->forward(c, m, &b);
     nn_linear_cross_entropy(c, h, m->output, t->target, p->grad_scale, &p->loss);

@@ -53,6 +53,12 @@ static om_status make_trainable(cli *c, job *j, om_err *err)
     double alpha = 0;
     if (cli_flag(c, "full"))
         return trainable_full(j->model, &j->t, err);
+    if (cli_given(c, "prompt-tokens")) {
+        uint64_t tokens, seed;
+        TRY(cli_u64(c, "prompt-tokens", 1, 4096, &tokens, err));
+        TRY(cli_u64(c, "seed", 0, UINT64_MAX, &seed, err));
+        return trainable_prompt(j->model, (uint32_t)tokens, seed, &j->t, err);
+    }
     if (cli_given(c, "adapter"))
         return peft_load(j->model, cli_str(c, "adapter"), &j->t, err);
     TRY(cli_u64(c, "rank", 1, 1024, &rank, err));
@@ -60,7 +66,7 @@ static om_status make_trainable(cli *c, job *j, om_err *err)
         TRY(cli_f64(c, "alpha", 1e-6, 1e6, &alpha, err));
     lora_config lora = {.rank = (uint32_t)rank, .alpha = (float)alpha,
                         .target_modules = cli_str(c, "target-modules"),
-                        .seed = j->config.seed};
+                        .seed = j->config.seed, .rslora = cli_flag(c, "rslora")};
     return trainable_lora(j->model, &lora, &j->t, err);
 }
 
@@ -70,7 +76,8 @@ static om_status measure(cli *c, const job *j, double *out, om_err *err)
     *out = (double)NAN;
     if (!j->held_out.n)
         return OM_OK;
-    uint32_t window = j->config.seq_len, stride = window / 2;
+    uint32_t stride = j->config.seq_len / 2;
+    uint32_t window = j->config.seq_len + llm_prompt_tokens(j->model);
     TRY(llm_perplexity(j->model, &c->kernels, c->pool, j->held_out.ids, j->held_out.n, window,
                        stride, c->cancel, NULL, NULL, &r, err));
     *out = r.perplexity;
@@ -156,18 +163,11 @@ static om_status write_curve(const job *j, om_err *err)
 
 static om_status write_results(cli *c, const job *j, om_err *err)
 {
-    char path[4096];
     dtype type = dtype_find(str_of(cli_str(c, "type")));
     TRY(write_curve(j, err));
-    if (j->t.mode == TRAIN_FULL) {
-        if (type == DTYPE_COUNT)
-            return fail(err, OM_EARG, "--type '%s' is not a tensor type", cli_str(c, "type"));
-        TRY(in_out(j, "model.gguf", path, sizeof(path), err));
-        return llm_write_gguf(j->model, path, type, NULL, NULL, err);
-    }
-    TRY(in_out(j, "adapter.gguf", path, sizeof(path), err));
-    TRY(lora_save_gguf(&j->t, path, err));
-    return peft_save(&j->t, j->out, cli_str(c, "model"), err);
+    if (type == DTYPE_COUNT)
+        return fail(err, OM_EARG, "--type '%s' is not a tensor type", cli_str(c, "type"));
+    return trainable_save(&j->t, j->out, cli_str(c, "model"), type, err);
 }
 
 static void answer(cli *c, const job *j)
@@ -194,7 +194,9 @@ static void answer(cli *c, const job *j)
         cli_print(c, "perplexity on held-out text: %.3f -> %.3f\n", j->perplexity_before,
                   j->perplexity_after);
     cli_print(c, "wrote %s/%s, checkpoint.omck and loss.svg\n", j->out,
-              j->t.mode == TRAIN_FULL ? "model.gguf" : "adapter_model.safetensors, adapter.gguf");
+              j->t.mode == TRAIN_FULL     ? "model.gguf"
+              : j->t.mode == TRAIN_PROMPT ? "adapter.gguf"
+                                          : "adapter_model.safetensors, adapter.gguf");
 }
 
 static om_status work(cli *c, job *j, om_err *err)
@@ -238,9 +240,11 @@ static const cli_option options[] = {
     {"eval", 0, "FILE", NULL, "held-out text: perplexity before and after", false},
     {"out", 'o', "DIR", "trained", "where adapter or model, checkpoint and curve go", false},
     {"full", 0, NULL, NULL, "train every weight instead of an adapter", false},
+    {"prompt-tokens", 0, "N", NULL, "train N tokens that go before every text instead", false},
     {"rank", 'r', "N", "8", "LoRA rank", false},
     {"alpha", 0, "X", NULL, "LoRA alpha; its scale is alpha/rank (default: twice the rank)",
      false},
+    {"rslora", 0, NULL, NULL, "rank-stabilised: the scale is alpha/sqrt(rank)", false},
     {"target-modules", 0, "LIST", "q_proj,v_proj",
      "of q_proj k_proj v_proj o_proj gate_proj up_proj down_proj, or all", false},
     {"adapter", 0, "DIR", NULL, "go on from this PEFT adapter", false},

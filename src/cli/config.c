@@ -58,12 +58,20 @@ const config_row config_rows[] = {
     PATH("model.path", model.path, "",
          "llm: GGUF file, Hugging Face folder or llama2.c file"),
     CHOICE("model.adaptation", model.adaptation, "lora", CONFIG_ADAPTATIONS,
-           "llm: train adapters, or every weight"),
+           "llm: train adapters, every weight, the target modules' own weights (for methods "
+           "that merge), or a prompt"),
     COUNT("model.lora.rank", model.lora_rank, "8", 1, 4096, "rank of the adapters"),
     NUMBER("model.lora.alpha", model.lora_alpha, "16", 1e-6, 1e6, "scale is alpha / rank"),
+    LIST("model.lora.ranks", model.lora_ranks, "",
+         "ranks of the clients in turn, in place of rank: 8,4,2 for three tiers; for fedit, "
+         "ffa-lora, hetlora, flexlora, flora, rac-lora"),
+    CHOICE("model.lora.rslora", model.rslora, "no", "no|yes",
+           "rank-stabilised: scale is alpha / sqrt(rank)"),
     LIST("model.lora.target_modules", model.target_modules, "q_proj,v_proj",
          "layers with adapters: q_proj k_proj v_proj o_proj gate_proj up_proj down_proj, "
          "all"),
+    COUNT("model.prompt.tokens", model.prompt_tokens, "16", 1, 4096,
+          "prompt: trained tokens before every text"),
     LIST("model.hidden", model.hidden, "200", "mlp: widths of the hidden layers"),
     NUMBER("model.l2", model.l2, "0", 0, 1e6, "logistic, softmax: (l2/2) |x|^2"),
     COUNT("model.dim", model.dim, "100", 1, 1e9, "quadratic: how many numbers"),
@@ -383,9 +391,45 @@ om_status config_recipe(const config *c, fl_recipe *out, om_err *err)
     return OM_OK;
 }
 
+uint32_t config_ranks(const config *c, uint32_t ranks[CONFIG_MOST_RANKS])
+{
+    uint32_t n = 0;
+    for (const char *p = c->model.lora_ranks; *p && n < CONFIG_MOST_RANKS;) {
+        size_t len = strcspn(p, ", ");
+        uint64_t v = 0;
+        if (len && str_u64((str){p, len}, &v) && v >= 1 && v <= 1024)
+            ranks[n++] = (uint32_t)v;
+        else if (len)
+            return 0;
+        p += len + (p[len] != '\0');
+    }
+    return n;
+}
+
+uint32_t config_rank(const config *c)
+{
+    uint32_t ranks[CONFIG_MOST_RANKS], n = config_ranks(c, ranks), most = 0;
+    for (uint32_t i = 0; i < n; i++)
+        most = ranks[i] > most ? ranks[i] : most;
+    return n ? most : (uint32_t)c->model.lora_rank;
+}
+
+static om_status check_ranks(const config *c, om_err *err)
+{
+    uint32_t ranks[CONFIG_MOST_RANKS];
+    if (!c->model.lora_ranks[0])
+        return OM_OK;
+    if (config_ranks(c, ranks) == 0)
+        return fail(err, OM_EARG,
+                    "model.lora.ranks is '%s'; it takes up to %d ranks of 1 to 1024, such as "
+                    "[8, 4, 2]", c->model.lora_ranks, CONFIG_MOST_RANKS);
+    return OM_OK;
+}
+
 static om_status check(const config *c, om_err *err)
 {
     fl_recipe r;
+    TRY(check_ranks(c, err));
     if (c->cohort.min > c->cohort.size)
         return fail(err, OM_EARG, "cohort.min is %llu, above cohort.size, which is %llu",
                     (unsigned long long)c->cohort.min, (unsigned long long)c->cohort.size);

@@ -43,8 +43,9 @@ enum {
 #define CONFIG_KINDS "llm|logistic|softmax|mlp|cnn|quadratic|multinomial"
 enum { CONFIG_ASYNC_AUTO, CONFIG_ASYNC_FALSE, CONFIG_ASYNC_TRUE };
 #define CONFIG_ASYNC_MODES "auto|false|true"
-enum { CONFIG_LORA, CONFIG_FULL };
-#define CONFIG_ADAPTATIONS "lora|full"
+enum { CONFIG_LORA, CONFIG_FULL, CONFIG_MATRICES, CONFIG_PROMPT };
+#define CONFIG_ADAPTATIONS "lora|full|matrices|prompt"
+enum { CONFIG_MOST_RANKS = 32 };
 enum { CONFIG_TEXT_FILES, CONFIG_LIBSVM, CONFIG_IDX, CONFIG_SYNTHETIC };
 #define CONFIG_FORMATS "text|libsvm|idx|synthetic"
 
@@ -61,6 +62,9 @@ typedef struct {
         int adaptation;               /* CONFIG_LORA, CONFIG_FULL */
         uint64_t lora_rank;
         double lora_alpha;
+        char lora_ranks[CONFIG_TEXT_BYTES]; /* "8,4,2": of clients in turn; "": lora_rank */
+        int rslora;
+        uint64_t prompt_tokens;
         char target_modules[CONFIG_TEXT_BYTES]; /* "q_proj,v_proj" */
         char hidden[CONFIG_TEXT_BYTES];         /* mlp: widths, "200" or "200,100" */
         double l2;                              /* logistic, softmax: (l2/2) |x|^2 */
@@ -118,6 +122,11 @@ typedef struct {
 } config_row;
 
 extern const config_row config_rows[]; /* ends with a NULL key */
+
+/* model.lora.ranks as numbers; how many there are. */
+uint32_t config_ranks(const config *c, uint32_t ranks[CONFIG_MOST_RANKS]);
+/* The rank of the vector of adapters: the largest of them, or model.lora.rank. */
+uint32_t config_rank(const config *c);
 
 void config_defaults(config *c);
 /* YAML text; `name` is for messages. */

@@ -4,6 +4,8 @@
 #include "cli/text_data.h"
 #include "fl/local.h"
 
+#include <math.h>
+
 static om_status hash_base(const char *path, json_out *o, uint8_t sha[32], om_err *err)
 {
     os_map map;
@@ -23,16 +25,33 @@ uint32_t federated_batch(const config *k)
     return batch >= 1 ? (uint32_t)batch : 8;
 }
 
+oracle_llm_config federated_oracle(const config *k, const llm_model *base, lora_config *lora)
+{
+    static const train_mode mode[] = {[CONFIG_LORA] = TRAIN_LORA, [CONFIG_FULL] = TRAIN_FULL,
+                                      [CONFIG_MATRICES] = TRAIN_MATRICES,
+                                      [CONFIG_PROMPT] = TRAIN_PROMPT};
+    *lora = (lora_config){.rank = config_rank(k), .alpha = (float)k->model.lora_alpha,
+                          .target_modules = k->model.target_modules, .seed = k->seed,
+                          .rslora = k->model.rslora};
+    return (oracle_llm_config){.base = base, .mode = mode[k->model.adaptation], .lora = lora,
+                               .prompt_tokens = (uint32_t)k->model.prompt_tokens,
+                               .seq_len = (uint32_t)k->data.seq_len,
+                               .batch = federated_batch(k)};
+}
+
 om_status federated_llm_task(const config *k, json_out *o, uint8_t sha[32], om_err *err)
 {
     if (!k->model.path[0])
         return fail(err, OM_EARG, "server: a language model needs model.path in the "
                                   "configuration");
-    json_put_str(o, "adaptation", k->model.adaptation == CONFIG_FULL ? STR("full")
-                                                                     : STR("lora"));
-    json_put_u64(o, "rank", k->model.lora_rank);
+    static const char *const names[] = {"lora", "full", "matrices", "prompt"};
+    uint32_t rank = config_rank(k);
+    double by = k->model.rslora ? sqrt(rank) : 1; /* a task's scale is alpha / rank */
+    json_put_str(o, "adaptation", str_of(names[k->model.adaptation]));
+    json_put_u64(o, "prompt_tokens", k->model.prompt_tokens);
+    json_put_u64(o, "rank", rank);
     if (k->model.lora_alpha > 0)
-        json_put_f64(o, "alpha", k->model.lora_alpha);
+        json_put_f64(o, "alpha", k->model.lora_alpha * by);
     json_put_str(o, "target_modules", str_of(k->model.target_modules));
     json_put_u64(o, "seq_len", k->data.seq_len);
     json_put_u64(o, "batch", federated_batch(k));
@@ -48,12 +67,8 @@ static om_status open_oracle(const cli *c, const config *k, federated_meter *m, 
     m->pool = c->pool;
     m->window = (uint32_t)k->data.seq_len;
     TRY(llm_open(k->model.path, &m->base, err));
-    m->lora = (lora_config){.rank = (uint32_t)k->model.lora_rank,
-                            .alpha = (float)k->model.lora_alpha,
-                            .target_modules = k->model.target_modules, .seed = k->seed};
-    oracle_llm_config oc = {.base = m->base,
-                            .lora = k->model.adaptation == CONFIG_FULL ? NULL : &m->lora,
-                            .seq_len = m->window, .batch = 1, .k = m->k, .pool = m->pool};
+    oracle_llm_config oc = federated_oracle(k, m->base, &m->lora);
+    oc.batch = 1, oc.k = m->k, oc.pool = m->pool;
     return oracle_llm_open(&oc, &m->oracle, err);
 }
 
@@ -89,8 +104,9 @@ om_status federated_perplexity(federated_meter *m, const float *x, double *out, 
     perplexity_report r;
     trainable *t = oracle_llm_trainable(m->oracle);
     memcpy(t->x, x, t->n * sizeof(float));
-    TRY(llm_perplexity(t->model, m->k, m->pool, m->ids, m->n, m->window, m->window / 2, NULL,
-                       NULL, NULL, &r, err));
+    TRY(llm_perplexity(t->model, m->k, m->pool, m->ids, m->n,
+                       m->window + llm_prompt_tokens(t->model), m->window / 2, NULL, NULL,
+                       NULL, &r, err));
     *out = r.perplexity;
     return OM_OK;
 }
@@ -99,20 +115,11 @@ om_status federated_llm_save(const cli *c, const config *k, const float *x, cons
                              om_err *err)
 {
     federated_meter m = {0};
-    char path[4096];
     om_status s = open_oracle(c, k, &m, err);
-    const char *name = k->model.adaptation == CONFIG_FULL ? "model.gguf" : "adapter.gguf";
-    if (s == OM_OK)
-        s = os_mkdirs(dir, err);
-    if (s == OM_OK && os_join(path, sizeof(path), dir, name) != OM_OK)
-        s = fail(err, OM_EARG, "the folder '%.80s...' has too long a name", dir);
     if (s == OM_OK) {
         trainable *t = oracle_llm_trainable(m.oracle);
         memcpy(t->x, x, t->n * sizeof(float));
-        s = t->mode == TRAIN_FULL ? llm_write_gguf(t->model, path, DTYPE_F16, NULL, NULL, err)
-                                  : lora_save_gguf(t, path, err);
-        if (s == OM_OK && t->mode == TRAIN_LORA)
-            s = peft_save(t, dir, k->model.path, err);
+        s = trainable_save(t, dir, k->model.path, DTYPE_F16, err);
     }
     federated_meter_close(&m);
     return s;

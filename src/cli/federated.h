@@ -9,6 +9,8 @@
 
 /* Windows that go through the model at once: the same in every driver, for equal bits. */
 uint32_t federated_batch(const config *k);
+/* The clients' problem, but for kernels and threads; *lora is filled too, and pointed to. */
+oracle_llm_config federated_oracle(const config *k, const llm_model *base, lora_config *lora);
 /* The task's JSON members for kind "llm", the base's hash among them. */
 om_status federated_llm_task(const config *k, json_out *o, uint8_t sha[32], om_err *err);
 

@@ -4,6 +4,7 @@
     X(serve)            \
     X(embed)            \
     X(eval)             \
+    X(cascade)          \
     X(inspect)          \
     X(plan)             \
     X(convert)          \

@@ -688,6 +688,7 @@ void problem_describe(problem *p, sim_config *s, const float **x0)
     s->make_oracle = what->client;
     s->evaluate = what->score;
     s->samples = p->split.first ? samples : NULL;
+    s->shape = p->llm ? llm_problem_shape(p->llm) : NULL;
     s->ctx = p;
     *x0 = p->x0;
 }

@@ -24,6 +24,9 @@ struct llm_problem {
     int32_t **ids; /* (n_ids) blocks of tokens */
     uint32_t n_ids;
     token_data test;
+    fl_shape shape; /* n 0: none */
+    fl_matrix *matrix;
+    uint32_t rank[CONFIG_MOST_RANKS];
 };
 
 /* ---- texts ---- */
@@ -112,21 +115,32 @@ static om_status read_texts(llm_problem *p, om_err *err)
 static om_status open_workers(llm_problem *p, om_err *err)
 {
     const config *c = p->conf;
-    lora_config lora = {.rank = (uint32_t)c->model.lora_rank,
-                        .alpha = (float)c->model.lora_alpha,
-                        .target_modules = c->model.target_modules,
-                        .seed = c->seed};
-    oracle_llm_config oc = {.base = p->base,
-                            .lora = c->model.adaptation == CONFIG_LORA ? &lora : NULL,
-                            .seq_len = (uint32_t)c->data.seq_len,
-                            .batch = federated_batch(c),
-                            .k = p->k,
-                            .cancel = p->cancel};
+    lora_config lora;
+    oracle_llm_config oc = federated_oracle(c, p->base, &lora);
+    oc.k = p->k, oc.cancel = p->cancel;
     p->worker = mem_array((size_t)p->threads, sizeof(*p->worker));
     if (!p->worker)
         return fail(err, OM_ENOMEM, "no memory for %d trainers", p->threads);
     for (int i = 0; i < p->threads; i++)
         TRY(oracle_llm_open(&oc, &p->worker[i], err));
+    return OM_OK;
+}
+
+static om_status describe_shape(llm_problem *p, om_err *err)
+{
+    const trainable *t = oracle_llm_trainable(p->worker[0]);
+    uint32_t each = t->mode == TRAIN_LORA ? 2 : 1; /* parts of a matrix: A and B, or itself */
+    if (t->mode != TRAIN_LORA && t->mode != TRAIN_MATRICES)
+        return OM_OK;
+    p->matrix = mem_array(t->n_part / each, sizeof(*p->matrix));
+    if (!p->matrix)
+        return fail(err, OM_ENOMEM, "no memory for %u matrices", t->n_part);
+    for (uint32_t i = 0; i < t->n_part; i += each)
+        p->matrix[i / each] = (fl_matrix){t->part[i].offset, t->part[i + each - 1].offset,
+                                          t->part[i].weight->rows, t->part[i].weight->cols};
+    p->shape = (fl_shape){.m = p->matrix, .n = t->n_part / each,
+                          .rank = each == 2 ? t->lora.rank : 0, .ranks = p->rank,
+                          .n_ranks = config_ranks(p->conf, p->rank)};
     return OM_OK;
 }
 
@@ -138,7 +152,8 @@ static om_status fill(llm_problem *p, om_err *err)
     if (!p->base->tok)
         return fail(err, OM_EARG, "'%s' has no tokenizer", p->conf->model.path);
     TRY(read_texts(p, err));
-    return open_workers(p, err);
+    TRY(open_workers(p, err));
+    return describe_shape(p, err);
 }
 
 om_status llm_problem_open(const config *c, const kern *k, pool *pl,
@@ -172,6 +187,7 @@ void llm_problem_close(llm_problem *p)
     if (p->base)
         llm_close(p->base);
     mem_free(p->worker);
+    mem_free(p->matrix);
     mem_free(p->client);
     mem_free(p->ids);
     mem_free(p);
@@ -181,6 +197,10 @@ void llm_problem_close(llm_problem *p)
 
 size_t llm_problem_dim(const llm_problem *p) { return oracle_llm_dim(p->worker[0]); }
 uint32_t llm_problem_clients(const llm_problem *p) { return p->n_clients; }
+const fl_shape *llm_problem_shape(const llm_problem *p)
+{
+    return p->shape.n ? &p->shape : NULL;
+}
 const float *llm_problem_start(const llm_problem *p)
 {
     return oracle_llm_start(p->worker[0]);
@@ -188,6 +208,7 @@ const float *llm_problem_start(const llm_problem *p)
 
 void llm_problem_summary(const llm_problem *p, char *out, size_t cap)
 {
+    static const char *const what[] = {"LoRA", "all weights", "target modules", "prompt"};
     const config *c = p->conf;
     size_t least = SIZE_MAX, most = 0;
     for (uint32_t i = 0; i < p->n_clients; i++) {
@@ -197,7 +218,7 @@ void llm_problem_summary(const llm_problem *p, char *out, size_t cap)
     snprintf(out, cap,
              "%.80s, %zu trainable numbers (%s); %u clients with %zu to %zu tokens",
              c->model.path, llm_problem_dim(p),
-             c->model.adaptation == CONFIG_LORA ? "LoRA" : "all weights",
+             what[c->model.adaptation],
              (unsigned)p->n_clients, least, most);
 }
 
@@ -210,9 +231,12 @@ om_status llm_problem_score(llm_problem *p, const float *x, sim_score *out, om_e
 {
     trainable *t = oracle_llm_trainable(p->worker[0]);
     perplexity_report r;
-    uint32_t window = (uint32_t)size_min(4 * p->conf->data.seq_len, p->base->h.context);
+    uint32_t lead = llm_prompt_tokens(t->model);
+    uint32_t window =
+        (uint32_t)size_min(4 * p->conf->data.seq_len, p->base->h.context - lead) + lead;
     memcpy(t->x, x, t->n * sizeof(float));
-    TRY(llm_perplexity(t->model, p->k, p->pool, p->test.ids, p->test.n, window, window / 2,
+    TRY(llm_perplexity(t->model, p->k, p->pool, p->test.ids, p->test.n, window,
+                       (window - lead) / 2,
                        p->cancel, NULL, NULL, &r, err));
     out->loss = r.nll;
     return OM_OK;

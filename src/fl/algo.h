@@ -65,6 +65,24 @@ typedef struct {
     double (*message)(void *ctx, uint32_t id, size_t bytes); /* seconds on the way up */
 } fl_pace;
 
+/* Matrices inside the flat vector, for methods that move along low rank (lowrank.h). */
+typedef struct {
+    size_t a, b; /* where A (rank, cols) and B (rows, rank) lie; with rank 0: the matrix
+                    itself, (rows, cols), at a */
+    uint32_t rows, cols;
+} fl_matrix;
+
+typedef struct {
+    const fl_matrix *m; /* (n) */
+    uint32_t n;
+    uint32_t rank;         /* of the pairs in the vector; 0: it holds whole matrices */
+    const uint32_t *ranks; /* (n_ranks) client i has ranks[i % n_ranks]; none: rank */
+    uint32_t n_ranks;
+    /* (dim) what every client holds before the first round, so that nobody sends it: the
+     * base's own weights, or the factors that the seed gives. */
+    const float *start;
+} fl_shape;
+
 typedef struct {
     size_t dim;
     uint32_t n_clients; /* population */
@@ -84,6 +102,7 @@ typedef struct {
     void *kept;
     const fl_pace *pace; /* NULL: not known */
     pool *pool; /* for server_close; NULL: one thread */
+    const fl_shape *shape; /* NULL: not known; see FL_PAIRS, FL_MATRICES */
     /* Called with a part of the server's state that this call will not touch again: a
      * driver whose state lies in a file can let it out of memory.  NULL: no need. */
     void (*release)(void *ctx, const void *p, size_t n);
@@ -99,6 +118,9 @@ enum {
     FL_ROBUST = 1u << 5,  /* a robust rule may stand in for its mean (average.h) */
     FL_KNOWS_PACE = 1u << 6, /* plans with fl_env.pace */
     FL_PRIVATE = 1u << 7, /* a noisy rule may stand in for its mean, like a robust one */
+    FL_PAIRS = 1u << 8,    /* the vector is low-rank pairs, and env.shape says where */
+    FL_MATRICES = 1u << 9, /* it holds whole matrices, likewise */
+    FL_RANKS = 1u << 10,   /* its clients may differ in rank */
 };
 
 /* A message that arrives: `age` versions were closed since the one it is computed at. */
@@ -139,6 +161,9 @@ struct fl_algo {
     size_t (*scratch_bytes)(const fl_env *e); /* for any one call below */
     size_t (*up_bound)(const fl_env *e);      /* most bytes of one up message */
     size_t (*down_bound)(const fl_env *e);
+    /* How much of the down message client id needs: a prefix of it, where clients differ
+     * in size.  NULL: all. */
+    size_t (*down_part)(const fl_env *e, uint32_t id, const uint8_t *down, size_t n);
     om_status (*server_open)(const fl_env *e, void *server, const float *x0, om_err *err);
     om_status (*server_begin)(const fl_env *e, void *server, buf *down, om_err *err);
     /* `client` (zero at first) is moved on as if the message will be accepted: a driver
@@ -204,6 +229,7 @@ typedef struct {
     bool ends;     /* calls client_end */
     bool arrivals; /* takes messages as they come (fl_async) */
     bool paced;    /* knows fl_env.pace */
+    const fl_shape *shape; /* as in fl_env */
 } fl_drive;
 /* What depends on it: refuses an algorithm that this drive would break, and tells a codec
  * that deals coordinates to clients how many there are.  Every driver calls it first. */

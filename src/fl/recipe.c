@@ -228,9 +228,31 @@ om_status fl_recipe_async(fl_recipe *r, om_err *err)
     return fl_recipe_check(r, err);
 }
 
+/* A method of low rank needs a vector of its kind, and to know it. */
+static om_status check_shape(const fl_algo *a, const fl_shape *s, om_err *err)
+{
+    bool pairs = a->flags & FL_PAIRS;
+    if (s && s->n_ranks && !(a->flags & FL_RANKS))
+        return fail(err, OM_EARG,
+                    "%s treats all clients alike, and model.lora.ranks gives them ranks; "
+                    "nearest: fedit, hetlora, flexlora, flora", a->name);
+    if (!(a->flags & (FL_PAIRS | FL_MATRICES)))
+        return OM_OK;
+    if (!s)
+        return fail(err, OM_EUNSUPPORTED,
+                    "%s needs to know which numbers are matrices, which the simulator alone "
+                    "knows, and of model.kind llm with model.adaptation %s; nearest: %s",
+                    a->name, pairs ? "lora" : "matrices", "fedavg");
+    if (pairs != (s->rank > 0))
+        return fail(err, OM_EARG, "%s needs model.adaptation %s", a->name,
+                    pairs ? "lora" : "matrices");
+    return OM_OK;
+}
+
 om_status fl_recipe_drive(fl_recipe *r, const fl_drive *d, om_err *err)
 {
     const fl_algo *a = r->algo;
+    TRY(check_shape(a, d->shape, err));
     if ((a->flags & FL_EVERY_CLIENT) &&
         (d->asked < d->n_clients || d->least < d->n_clients))
         return fail(err, OM_EARG,

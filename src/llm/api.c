@@ -258,6 +258,21 @@ static om_status read_prompt(om_session *s, const char *prompt, bool special, ui
     return OM_OK;
 }
 
+/* The tokens of a trained prompt go before the text's. */
+static om_status put_lead(om_session *s, uint32_t *n, om_err *err)
+{
+    uint32_t lead = llm_prompt_tokens(s->m);
+    if (*n + lead >= s->cap_ids)
+        return fail(err, OM_ELIMIT,
+                    "session: the prompt has %u tokens and the trained one %u, the session "
+                    "holds %zu; open it with a larger context", *n, lead, s->cap_ids - 1);
+    memmove(s->ids + lead, s->ids, *n * sizeof(*s->ids));
+    for (uint32_t i = 0; i < lead; i++)
+        s->ids[i] = (int32_t)(s->m->h.vocab + i);
+    *n += lead;
+    return OM_OK;
+}
+
 /* Chat templates spell out BOS; the tokenizer adds one: keep one. */
 static uint32_t drop_second_bos(const tokenizer *t, int32_t *ids, uint32_t n)
 {
@@ -328,6 +343,7 @@ static om_status begin(om_session *s, const char *prompt, const om_generate_opts
     TRY(take_form(s, o, err));
     TRY(read_prompt(s, prompt, o->special, &a->n, err));
     a->n = drop_second_bos(s->m->tok, s->ids, a->n);
+    TRY(put_lead(s, &a->n, err));
     a->st.prompt_tokens = a->n;
     if (s->spec)
         spec_begin(s->spec);
@@ -383,7 +399,8 @@ static om_status say(om_session *s, int32_t id, om_err *err)
     a->due = id;
     a->st.generated_tokens++;
     str piece = tokenizer_piece(t, id, false);
-    bool first = a->n == 2 && s->ids[0] == tokenizer_bos(t);
+    uint32_t lead = llm_prompt_tokens(s->m);
+    bool first = a->n == lead + 2 && s->ids[lead] == tokenizer_bos(t);
     if (first && str_starts(piece, " ")) /* a text does not begin with a space */
         piece = (str){piece.p + 1, piece.n - 1};
     if (outlet_put(&a->out, piece) != OM_OK)

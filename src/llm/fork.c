@@ -26,7 +26,7 @@ om_status llm_fork(const llm_model *m, llm_model **out, om_err *err)
     }
     memcpy(f->weight, m->weight, m->n_weight * sizeof(*f->weight));
     for (uint32_t i = 0; i < m->n_weight; i++)
-        f->weight[i].lora = NULL;
+        f->weight[i].lora = NULL, f->weight[i].more = NULL;
     f->embed = rebase(m, f->weight, m->embed);
     f->pos_embed = rebase(m, f->weight, m->pos_embed);
     f->out_norm = rebase(m, f->weight, m->out_norm);

@@ -108,6 +108,17 @@ void llm_fork_close(llm_model *f);
 /* All tokens of a text, BOS and EOS as the model wants them, into a block of their own
  * (mem_free).  OM_ENOTFOUND when the model has no tokenizer. */
 om_status llm_tokenize(const llm_model *m, str text, int32_t **ids, size_t *n, om_err *err);
+/* Tokens of a trained prompt (adapt/), which every text is to begin with: their ids follow
+ * the vocabulary. */
+static inline uint32_t llm_prompt_tokens(const llm_model *m)
+{
+    return m->embed && m->embed->more ? m->embed->more->rows : 0;
+}
+/* Ids a forward takes: the vocabulary, and those. */
+static inline uint32_t llm_token_limit(const llm_model *m)
+{
+    return m->h.vocab + llm_prompt_tokens(m);
+}
 om_status llm_need_tokenizer(const llm_model *m, om_err *err);
 /* Write the model as it runs now as GGUF: every matrix of `type` where its rows allow
  * (else Q8_0, else F16), norms and biases F32, adapters that hang on the weights folded

@@ -288,7 +288,7 @@ static om_status check_turn(const llm_turn *t, om_err *err)
                     "session: %u tokens after %u do not fit a context of %u", t->n, s->n,
                     s->context);
     for (uint32_t i = 0; i < t->n; i++)
-        if (t->ids[i] < 0 || (uint32_t)t->ids[i] >= s->kv->m->h.vocab)
+        if (t->ids[i] < 0 || (uint32_t)t->ids[i] >= llm_token_limit(s->kv->m))
             return fail(err, OM_EARG, "session: token %d; the vocabulary has %u", t->ids[i],
                         s->kv->m->h.vocab);
     return OM_OK;

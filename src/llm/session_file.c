@@ -38,6 +38,8 @@ static void hash_weight(sha256_ctx *h, const nn_weight *w)
     hash_u64(h, (uint64_t)(l ? l->rank : 0) << 32 | w->cols);
     if (dtype_row_bytes(w->type, w->cols, &row))
         hash_sample(h, w->data, row * w->rows);
+    if (w->more)
+        hash_sample(h, w->more->data, (size_t)w->more->rows * w->cols * sizeof(float));
     if (!l)
         return;
     sha256_update(h, &l->scale, sizeof(l->scale));

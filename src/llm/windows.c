@@ -16,9 +16,13 @@ static void add_window(text_windows *s)
     nn_seq *q = &s->seq[s->n_seq++];
     *q = (nn_seq){.row = s->rows};
     uint32_t at = 0;
-    for (size_t t = s->next; t < end || at == 0;) {
+    for (; at < s->lead; at++, s->rows++) {
+        s->ids[s->rows] = (int32_t)(s->m->h.vocab + at);
+        s->pos[s->rows] = (int32_t)at;
+    }
+    for (size_t t = s->next; t < end || at == s->lead;) {
         uint32_t r = s->rows++;
-        bool first = at == 0 && s->bos >= 0;
+        bool first = at == s->lead && s->bos >= 0;
         s->ids[r] = first ? s->bos : s->text[t];
         s->pos[r] = (int32_t)at++;
         t += !first;
@@ -71,7 +75,7 @@ static om_status room(text_windows *s, om_err *err)
 static om_status check(const text_windows *s, om_err *err)
 {
     uint32_t most = s->m->pos_embed ? s->m->h.context : MAX_WINDOW;
-    uint32_t longest = s->window - 1; /* every token but BOS needs one before it */
+    uint32_t longest = s->window - s->lead - 1; /* every token but BOS needs one before it */
     if (s->window < 2 || s->window > most)
         return fail(err, OM_EARG,
                     "perplexity: a window of %u tokens; this model takes 2 to "
@@ -104,9 +108,13 @@ om_status text_windows_open(text_windows *s, const llm_model *m, const int32_t *
         s->n--;
     }
     s->window = window ? window : (uint32_t)size_min(m->h.context, DEFAULT_WINDOW);
-    s->content = s->window - (s->bos >= 0);
+    s->lead = llm_prompt_tokens(m);
+    if (s->lead + 2 > s->window)
+        return fail(err, OM_EARG, "perplexity: a window of %u tokens behind a prompt of %u",
+                    s->window, s->lead);
+    s->content = s->window - s->lead - (s->bos >= 0);
     s->halves = stride == PERPLEXITY_HALVES;
-    s->stride = s->halves ? s->window : stride ? stride : (s->window + 1) / 2;
+    s->stride = s->halves ? s->window - s->lead : stride ? stride : (s->window - s->lead + 1) / 2;
     TRY(check(s, err));
     s->scored_to = s->bos >= 0 ? 0 : 1;
     return room(s, err);

@@ -10,6 +10,7 @@ typedef struct {
     const int32_t *text;
     size_t n;
     uint32_t window, stride, content; /* content: text tokens in a window               */
+    uint32_t lead;                    /* tokens of a trained prompt before them         */
     bool halves;                      /* disjoint windows, second halves scored         */
     int32_t bos;                      /* -1: none in front                              */
     size_t next, scored_to;           /* next window starts; targets before are scored  */

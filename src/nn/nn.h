@@ -51,6 +51,13 @@ typedef struct {
     float *a_grad, *b_grad; /* NULL: frozen */
 } nn_lowrank;
 
+/* Rows behind the last of an embedding: trained tokens that no text spells. */
+typedef struct {
+    uint32_t rows;
+    const float *data; /* (rows, cols) */
+    float *grad;       /* NULL: frozen */
+} nn_extra_rows;
+
 /* A parameter: a view of a mapped file (frozen) or of the trainer's flat vector. */
 typedef struct {
     const char *name; /* as in the file: "blk.0.attn_q.weight" */
@@ -59,6 +66,7 @@ typedef struct {
     uint32_t rows, cols;
     float *grad;      /* (rows, cols) f32, NULL: frozen */
     nn_lowrank *lora; /* NULL: none */
+    nn_extra_rows *more; /* NULL: none; nn_embed alone looks at it */
 } nn_weight;
 
 /* Calibration and statistics: called with the input of every linear layer, before it is

@@ -34,6 +34,8 @@ static void fingerprint(const sim *s, uint8_t out[32])
         sha256_update(&h, c->attack.row->name, strlen(c->attack.row->name) + 1);
         sha256_update(&h, c->attack.p, param_count(c->attack.row->params) * sizeof(double));
     }
+    if (c->shape && (r->algo->flags & (FL_PAIRS | FL_MATRICES)))
+        sha256_update(&h, c->shape->ranks, c->shape->n_ranks * sizeof(uint32_t));
     sha256_update(&h, n, sizeof(n));
     sha256_update(&h, &c->dropout, sizeof(c->dropout));
     sha256_update(&h, &c->deadline, sizeof(c->deadline));

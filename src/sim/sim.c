@@ -195,6 +195,18 @@ static om_status ask_samples(sim *s, om_err *err)
     return OM_OK;
 }
 
+static om_status take_shape(sim *s, const float *x0, om_err *err)
+{
+    s->start = mem_array(s->conf.dim, sizeof(float));
+    if (!s->start)
+        return fail(err, OM_ENOMEM, "simulate: no memory for %zu numbers", s->conf.dim);
+    memcpy(s->start, x0, s->conf.dim * sizeof(float));
+    s->shape = *s->conf.shape;
+    s->shape.start = s->start;
+    s->env.shape = &s->shape;
+    return OM_OK;
+}
+
 om_status sim_open(const sim_config *c, const float *x0, sim **out, om_err *err)
 {
     TRY(check(c, err));
@@ -211,7 +223,8 @@ om_status sim_open(const sim_config *c, const float *x0, sim **out, om_err *err)
                       .least = c->dropout > 0 && !s->async_row ? c->min : c->cohort,
                       .ends = true,
                       .arrivals = true,
-                      .paced = true};
+                      .paced = true,
+                      .shape = c->shape};
     om_status st = fl_recipe_drive(&s->conf.recipe, &drive, err);
     s->env = (fl_env){.dim = c->dim,
                       .n_clients = c->n_clients,
@@ -224,6 +237,8 @@ om_status sim_open(const sim_config *c, const float *x0, sim **out, om_err *err)
                       .robust = &s->conf.recipe.robust,
                       .privacy = &s->conf.recipe.privacy,
                       .pool = c->pool};
+    if (st == OM_OK && c->shape)
+        st = take_shape(s, x0, err);
     if (st == OM_OK)
         st = ask_samples(s, err);
     if (st == OM_OK)
@@ -260,6 +275,7 @@ void sim_close(sim *s)
     mem_free(s->old);
     mem_free(s->samples);
     mem_free(s->server);
+    mem_free(s->start);
     mem_free(s->scratch);
     mem_free(s->seat);
     mem_free(s->chosen);
@@ -449,9 +465,20 @@ static int ascending(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* What the n chosen download. */
+static uint64_t down_bytes(const sim *s, uint32_t n)
+{
+    uint64_t sum = 0;
+    if (!algo(s)->down_part)
+        return (uint64_t)s->down.len * n;
+    for (uint32_t i = 0; i < n; i++)
+        sum += algo(s)->down_part(&s->env, s->chosen[i], s->down.data, s->down.len);
+    return sum;
+}
+
 /* Who answers, into chosen: a cohort's choice and its dropouts, or everyone's own coin,
- * any number of them. */
-static uint32_t choose(sim *s)
+ * any number of them; and what all that were asked download. */
+static uint32_t choose(sim *s, uint64_t *bytes)
 {
     const sim_config *c = &s->conf;
     uint32_t n = 0;
@@ -460,16 +487,19 @@ static uint32_t choose(sim *s)
         for (uint32_t i = 0; i < c->cohort; i++)
             s->chosen[i] = privacy_in_turn(c->seed, s->env.round, c->cohort, c->n_clients, i);
         qsort(s->chosen, c->cohort, sizeof(*s->chosen), ascending);
+        *bytes = down_bytes(s, c->cohort);
         return answering(s);
     }
     if (!by_coins(s)) {
         fl_cohort(c->seed, s->env.round, c->n_clients, c->asked, s->chosen,
                   arena_of(s->cohort_scratch, fl_cohort_bytes(c->n_clients)));
+        *bytes = down_bytes(s, c->asked);
         return answering(s);
     }
     for (uint32_t i = 0; i < c->n_clients; i++)
         if (rng_unit(&coin) * c->n_clients < c->cohort)
             s->chosen[n++] = i;
+    *bytes = down_bytes(s, n);
     return n;
 }
 
@@ -477,12 +507,11 @@ static uint32_t choose(sim *s)
 static om_status by_round(sim *s, sim_row *row, om_err *err)
 {
     const sim_config *c = &s->conf;
-    uint32_t n = choose(s);
     s->down.len = 0;
     s->lasts = 0;
-    row->asked = by_coins(s) ? n : c->asked;
     TRY(algo(s)->server_begin(&s->env, s->server, &s->down, err));
-    row->down_bytes = (uint64_t)s->down.len * row->asked;
+    uint32_t n = choose(s, &row->down_bytes);
+    row->asked = by_coins(s) ? n : c->asked;
     if ((n > 0 && n >= c->min) || c->recipe.privacy.on) {
         TRY(waves(s, n, row, err));
         if (row->received >= c->min || row->late == 0)

@@ -56,6 +56,8 @@ typedef struct {
      * so that memory holds those of a wave.  NULL: always memory. */
     const char *states_path;
 
+    const fl_shape *shape; /* NULL: the vector has none; its start is taken from x0 */
+
     /* The problem.  Called from several threads at once with different workers; what
      * *out points to is used until the next call for that worker. */
     om_status (*make_oracle)(void *ctx, uint32_t client, int worker, fl_oracle *out,

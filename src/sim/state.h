@@ -22,6 +22,8 @@ typedef struct async async;
 struct sim {
     sim_config conf;
     fl_env env;
+    fl_shape shape; /* with conf.shape: start is a copy */
+    float *start;
     void *server;
     os_state clients; /* n_clients x client_bytes */
     size_t client_bytes, scratch_bytes;

@@ -208,9 +208,11 @@ static void hostile_down(test *t)
         for (size_t n = 0; n < down.len; n++)
             CHECK(t, a->client_step(&l.e, 0, l.clients, &f, down.data, n, &up, NULL,
                                     scratch(&l), &err) == OM_EFORMAT);
-        memset(down.data + 8, 0xff, 8);
-        CHECK(t, a->client_step(&l.e, 0, l.clients, &f, down.data, down.len, &up, NULL,
-                                scratch(&l), &err) == OM_EFORMAT);
+        if (down.len >= 16) { /* all know where some methods begin */
+            memset(down.data + 8, 0xff, 8);
+            CHECK(t, a->client_step(&l.e, 0, l.clients, &f, down.data, down.len, &up, NULL,
+                                    scratch(&l), &err) == OM_EFORMAT);
+        }
         CHECK_INT(t, up.len, 0);
         buf_free(&down), buf_free(&up), loop_close(&l);
     }
@@ -484,13 +486,13 @@ static void drives(test *t)
         fl_drive drive;
         const char *says; /* NULL: fine */
     } rows[] = {
-        {"marina", {10, 10, 10, 10, true, false, false}, NULL},
-        {"marina", {10, 5, 5, 5, true, false, false}, "every client"},
-        {"locodl", {10, 10, 10, 2, true, false, false}, "dropout to 0"},
-        {"diana", {10, 5, 5, 2, false, false, false}, NULL},
-        {"tamuna", {10, 5, 5, 5, true, false, false}, NULL},
-        {"tamuna", {10, 7, 5, 5, true, false, false}, "over_selection"},
-        {"tamuna", {10, 5, 5, 5, false, false, false}, "simulator alone"},
+        {"marina", {10, 10, 10, 10, true, false, false, NULL}, NULL},
+        {"marina", {10, 5, 5, 5, true, false, false, NULL}, "every client"},
+        {"locodl", {10, 10, 10, 2, true, false, false, NULL}, "dropout to 0"},
+        {"diana", {10, 5, 5, 2, false, false, false, NULL}, NULL},
+        {"tamuna", {10, 5, 5, 5, true, false, false, NULL}, NULL},
+        {"tamuna", {10, 7, 5, 5, true, false, false, NULL}, "over_selection"},
+        {"tamuna", {10, 5, 5, 5, false, false, false, NULL}, "simulator alone"},
     };
     for (size_t i = 0; i < countof(rows); i++) {
         fl_recipe r;
@@ -505,7 +507,7 @@ static void drives(test *t)
     }
     fl_recipe r;
     om_err err = {0};
-    fl_drive d = {10, 10, 10, 10, false, false, false};
+    fl_drive d = {10, 10, 10, 10, false, false, false, NULL};
     CHECK_OK(t, fl_recipe_of(STR("marina"), STR(""), STR("permk"), STR(""), &r, &err), err);
     CHECK_OK(t, fl_recipe_drive(&r, &d, &err), err);
     CHECK(t, r.up_p[0] == 10);

@@ -246,7 +246,7 @@ static void packed_weights(test *t)
         for (size_t j = 0; j < countof(raw); j++)
             raw[j] = (float)rng_normal(&r);
         dtype_of(types[i])->pack(raw, data, countof(raw));
-        s.w = (nn_weight){"packed", types[i], data, PACKED_OUT, PACKED_IN, NULL, NULL};
+        s.w = (nn_weight){"packed", types[i], data, PACKED_OUT, PACKED_IN, NULL, NULL, NULL};
         CHECK_OK(t, nn_open(&(nn_config){.k = &k}, &c, &err), err);
         s.train = true;
         CHECK_OK(t, nn_run(c, 1, true, packed_pass, &s, &err), err);

@@ -20,7 +20,7 @@ typedef struct {
 static om_status head_pass(nn *c, void *ctx)
 {
     head *h = ctx;
-    nn_weight w = {"head", DTYPE_F32, h->wf, h->vocab, h->dim, h->dw, NULL};
+    nn_weight w = {"head", DTYPE_F32, h->wf, h->vocab, h->dim, h->dw, NULL, NULL};
     nn_tensor *x = nn_input(c, h->xf, h->rows, h->dim);
     x->needs_grad = true;
     if (h->fused)

@@ -219,7 +219,7 @@ static void cancelled(test *t)
 static om_status misshapen(nn *c, void *ctx)
 {
     static const float x[64];
-    nn_weight w = {"blk.0.ffn_up", DTYPE_F32, x, 4, 6, NULL, NULL};
+    nn_weight w = {"blk.0.ffn_up", DTYPE_F32, x, 4, 6, NULL, NULL, NULL};
     nn_tensor *a = nn_linear(c, nn_input(c, x, 2, 8), &w, NULL);
     (void)ctx;
     nn_add(c, a, nn_input(c, x, 1, 1)); /* the first error stays */

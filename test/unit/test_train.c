@@ -331,6 +331,89 @@ static void quantized_curve(test *t)
     }
 }
 
+/* A prompt learns, moves nothing but itself, and comes back from disk to the same bits; its
+ * gradient is that of finite differences. */
+static void prompt(test *t)
+{
+    bench b;
+    double p[16];
+    char path[300];
+    snprintf(path, sizeof(path), "%s/prompt.gguf", test_temp_dir());
+    if (!open_bench(t, &b, 2))
+        return;
+    trainable tr;
+    trainer *run = NULL;
+    train_config c = config(&b, p);
+    uint64_t windows[BATCH] = {0, 1, 2, 3};
+    token_data d = {b.ids, TOKENS, SEQ};
+    perplexity_report before, with, again;
+    train_report r = {0};
+    CHECK_OK(t, llm_perplexity(b.m, &b.k, b.pool, b.ids, TOKENS, SEQ, 0, NULL, NULL, NULL,
+                               &before, &b.err), b.err);
+    CHECK_OK(t, trainable_prompt(b.m, 5, 3, &tr, &b.err), b.err);
+    CHECK_INT(t, tr.n, 5 * b.m->h.dim);
+    c.lr = 3e-2;
+    CHECK_OK(t, trainer_open(&tr, &c, &run, &b.err), b.err);
+    for (size_t at = 0; at < tr.n; at += tr.n / 3) {
+        double up = 0, down = 0, mid = 0;
+        float kept = tr.x[at], h = 1e-2f;
+        CHECK_OK(t, trainer_gradient(run, &d, windows, BATCH, &mid, &b.err), b.err);
+        double g = (double)tr.grad[at];
+        tr.x[at] = kept + h;
+        CHECK_OK(t, trainer_gradient(run, &d, windows, BATCH, &up, &b.err), b.err);
+        tr.x[at] = kept - h;
+        CHECK_OK(t, trainer_gradient(run, &d, windows, BATCH, &down, &b.err), b.err);
+        tr.x[at] = kept;
+        CHECK_NEAR(t, (up - down) / (2 * (double)h), g, 2e-2 * fabs(g) + 2e-4);
+    }
+    double first = 0;
+    for (int i = 0; i < STEPS; i++) {
+        CHECK_OK(t, trainer_step(run, &d, &r, &b.err), b.err);
+        first = i ? first : r.loss;
+    }
+    CHECK(t, r.loss < first - 0.02);
+    trainer_close(run);
+    CHECK_OK(t, prompt_save_gguf(&tr, path, &b.err), b.err);
+    CHECK_OK(t, llm_perplexity(b.m, &b.k, b.pool, b.ids, TOKENS, SEQ + 5, SEQ / 2, NULL, NULL,
+                               NULL, &with, &b.err), b.err);
+    trainable_close(&tr);
+    CHECK_OK(t, llm_perplexity(b.m, &b.k, b.pool, b.ids, TOKENS, SEQ, 0, NULL, NULL, NULL,
+                               &again, &b.err), b.err);
+    CHECK(t, again.nll == before.nll && with.nll != before.nll);
+    CHECK_OK(t, adapter_load(b.m, path, &tr, &b.err), b.err);
+    CHECK(t, tr.mode == TRAIN_PROMPT);
+    CHECK_OK(t, llm_perplexity(b.m, &b.k, b.pool, b.ids, TOKENS, SEQ + 5, SEQ / 2, NULL, NULL,
+                               NULL, &again, &b.err), b.err);
+    CHECK(t, again.nll == with.nll);
+    trainable_close(&tr);
+    CHECK(t, trainable_prompt(b.m, b.m->h.context, 1, &tr, &b.err) != OM_OK);
+    close_bench(&b);
+}
+
+/* rsLoRA: scale alpha / sqrt(rank), also after PEFT and GGUF. */
+static void rank_stabilised(test *t)
+{
+    bench b;
+    char dir[300], path[320];
+    snprintf(dir, sizeof(dir), "%s/rslora", test_temp_dir());
+    snprintf(path, sizeof(path), "%s/rslora.gguf", test_temp_dir());
+    if (!open_bench(t, &b, 1))
+        return;
+    trainable tr;
+    lora_config c = {.rank = 4, .alpha = 6, .target_modules = "q_proj", .rslora = true};
+    CHECK_OK(t, trainable_lora(b.m, &c, &tr, &b.err), b.err);
+    CHECK_NEAR(t, (double)b.m->layer[0].q->lora->scale, 3, 1e-6);
+    CHECK_OK(t, peft_save(&tr, dir, "base", &b.err), b.err);
+    CHECK_OK(t, lora_save_gguf(&tr, path, &b.err), b.err);
+    trainable_close(&tr);
+    for (int i = 0; i < 2; i++) {
+        CHECK_OK(t, adapter_load(b.m, i ? path : dir, &tr, &b.err), b.err);
+        CHECK_NEAR(t, (double)b.m->layer[0].q->lora->scale, 3, 1e-6);
+        trainable_close(&tr);
+    }
+    close_bench(&b);
+}
+
 static void refusals(test *t)
 {
     bench b;
@@ -361,6 +444,8 @@ int main(int argc, char **argv)
         {"same_bits", "resumed = straight, 1 = 5 threads", same_bits},
         {"budget", "recomputing gives the same bits; too small is refused", memory_budget},
         {"adapters", "PEFT, GGUF and merge agree on both row orders", adapters_on_disk},
+        {"prompt", "a prompt trains, saves, loads, and leaves the model alone", prompt},
+        {"rslora", "alpha over the root of the rank, on disk too", rank_stabilised},
         {"quantized_curve", "bf16 products by a quantized base learn as f32 ones",
          quantized_curve},
         {"refusals", "bad targets, ranks, files, a second adapter", refusals},

@@ -16,17 +16,19 @@ typedef struct {
     char modules[128];
 } state;
 
-static om_status read_spec(const task_env *e, state *s, lora_config *lora, bool *full,
+static om_status read_spec(const task_env *e, state *s, lora_config *lora,
                            oracle_llm_config *c, om_err *err)
 {
-    uint64_t rank, seq_len, batch, memory_mb;
+    uint64_t rank, seq_len, batch, memory_mb, prompt;
     double alpha;
     str modules = json_str(json_get(e->spec, "target_modules"), "q_proj,v_proj");
     str how = json_str(json_get(e->spec, "adaptation"), "lora");
-    *full = str_is(how, "full");
-    if (!*full && !str_is(how, "lora"))
-        return fail(err, OM_EUNSUPPORTED, "task: adaptation '%.*s'; this program knows lora and "
-                    "full", (int)size_min(how.n, 40), how.p);
+    train_mode mode = str_is(how, "full")     ? TRAIN_FULL
+                      : str_is(how, "prompt") ? TRAIN_PROMPT
+                                              : TRAIN_LORA;
+    if (mode == TRAIN_LORA && !str_is(how, "lora"))
+        return fail(err, OM_EUNSUPPORTED, "task: adaptation '%.*s'; this program knows lora, "
+                    "full and prompt", (int)size_min(how.n, 40), how.p);
     if (modules.n >= sizeof(s->modules))
         return fail(err, OM_EARG, "task: target_modules is too long");
     snprintf(s->modules, sizeof(s->modules), "%.*s", (int)modules.n, modules.p);
@@ -35,9 +37,11 @@ static om_status read_spec(const task_env *e, state *s, lora_config *lora, bool 
     TRY(task_u64(e, "seq_len", 64, 1 << 20, &seq_len, err));
     TRY(task_u64(e, "batch", 4, 4096, &batch, err));
     TRY(task_u64(e, "memory_mb", 0, 1 << 24, &memory_mb, err));
+    TRY(task_u64(e, "prompt_tokens", 16, 4096, &prompt, err));
     *lora = (lora_config){.rank = (uint32_t)rank, .alpha = (float)alpha,
                           .target_modules = s->modules, .seed = e->seed};
-    *c = (oracle_llm_config){.base = s->base, .lora = *full ? NULL : lora,
+    *c = (oracle_llm_config){.base = s->base, .mode = mode, .lora = lora,
+                             .prompt_tokens = (uint32_t)prompt,
                              .seq_len = (uint32_t)seq_len, .batch = (uint32_t)batch,
                              .memory_bytes = (size_t)memory_mb * 1000000, .k = e->k,
                              .pool = e->pool, .cancel = e->cancel};
@@ -48,11 +52,10 @@ static om_status open_base(const task_env *e, state *s, om_err *err)
 {
     lora_config lora;
     oracle_llm_config c;
-    bool full;
     if (!e->model)
         return fail(err, OM_EARG, "task: a language model needs its base: --model FILE");
     TRY(llm_open(e->model, &s->base, err));
-    TRY(read_spec(e, s, &lora, &full, &c, err));
+    TRY(read_spec(e, s, &lora, &c, err));
     return oracle_llm_open(&c, &s->oracle, err);
 }
 
@@ -145,7 +148,8 @@ static void oracle(void *self, fl_oracle *out)
 const task_kind task_llm = {
     .name = "llm",
     .summary = "a language model on the device's own text",
-    .keys = "adaptation, rank, alpha, target_modules, seq_len, batch, memory_mb, model_sha256",
+    .keys = "adaptation, rank, alpha, target_modules, prompt_tokens, seq_len, batch, memory_mb, "
+            "model_sha256",
     .size = size,
     .start = start,
     .open = open_task,

@@ -1,7 +1,7 @@
 /* llm.c - f_i(x) = mean cross-entropy of the model with trainable numbers x on client i's
  * windows of text.
  *
- * x is the flat vector of adapt/trainable.c: LoRA factors or all weights.  A minibatch is
+ * x is the flat vector of adapt/trainable.c: LoRA factors, a prompt, or weights.  A minibatch is
  * `batch` windows in the order of the shuffle it is given; n_samples counts windows. */
 #include "fl/oracle/llm.h"
 
@@ -68,6 +68,18 @@ static om_status sgrad(void *ctx, const float *x, uint32_t batch, rng r, float *
     return gradient(o, x, m, g, loss, err);
 }
 
+static om_status make_trainable(const oracle_llm_config *c, oracle_llm *o, om_err *err)
+{
+    const lora_config *l = c->lora;
+    if (!l || c->mode == TRAIN_FULL)
+        return trainable_full(o->view, &o->t, err);
+    if (c->mode == TRAIN_MATRICES)
+        return trainable_matrices(o->view, l->target_modules, &o->t, err);
+    if (c->mode == TRAIN_PROMPT)
+        return trainable_prompt(o->view, c->prompt_tokens, l->seed, &o->t, err);
+    return trainable_lora(o->view, l, &o->t, err);
+}
+
 om_status oracle_llm_open(const oracle_llm_config *c, oracle_llm **out, om_err *err)
 {
     oracle_llm *o = mem_alloc(sizeof(*o));
@@ -80,8 +92,7 @@ om_status oracle_llm_open(const oracle_llm_config *c, oracle_llm **out, om_err *
     o->batch = c->batch;
     om_status s = llm_fork(c->base, &o->view, err);
     if (s == OM_OK)
-        s = c->lora ? trainable_lora(o->view, c->lora, &o->t, err)
-                    : trainable_full(o->view, &o->t, err);
+        s = make_trainable(c, o, err);
     if (s == OM_OK && !(o->x0 = mem_array(o->t.n, sizeof(float))))
         s = fail(err, OM_ENOMEM, "oracle: no memory for %zu numbers", o->t.n);
     if (s == OM_OK)

@@ -8,7 +8,11 @@
 
 typedef struct {
     const llm_model *base;   /* shared, read-only */
-    const lora_config *lora; /* NULL: every weight is trainable */
+    /* What x is.  LORA: lora, or with lora NULL every weight; MATRICES: the weights of
+     * lora's target modules; PROMPT: prompt_tokens and the seed of lora. */
+    train_mode mode;
+    const lora_config *lora;
+    uint32_t prompt_tokens;
     uint32_t seq_len, batch;
     size_t memory_bytes;     /* budget of one client's training, 0: none */
     const kern *k;

@@ -2,7 +2,8 @@
  *
  *     y_i = W[id_i]          dW[id_i] += dy_i
  *
- * W may be packed; a row is unpacked on the way.  The backward is cut over columns, so
+ * Ids from the last row on are rows of W's `more` (a trained prompt), which is f32.  W may
+ * be packed; a row is unpacked on the way.  The backward is cut over columns, so
  * that a token seen twice is added in the order of its rows on any number of threads. */
 #include "nn/op.h"
 
@@ -26,7 +27,11 @@ static void scatter(void *ctx, size_t beg, size_t end, int worker)
     size_t cols = s->w->cols;
     (void)worker;
     for (uint32_t i = 0; i < s->y->rows; i++) {
-        float *dw = s->w->grad + (size_t)s->ids[i] * cols;
+        uint32_t id = (uint32_t)s->ids[i], rows = s->w->rows;
+        float *dw = id < rows ? s->w->grad : s->w->more->grad;
+        if (!dw)
+            continue;
+        dw += (size_t)(id < rows ? id : id - rows) * cols;
         j->k->add(dw + beg, dw + beg, j->dy + i * cols + beg, end - beg);
     }
 }
@@ -45,17 +50,24 @@ static void gather(void *ctx, size_t beg, size_t end, int worker)
     const looked_up *s = j->s;
     const dtype_traits *type = dtype_of(s->w->type);
     (void)worker;
-    for (size_t i = beg; i < end; i++)
-        type->unpack((const char *)s->w->data + (size_t)s->ids[i] * j->row_bytes,
-                     op_row(s->y, i), s->w->cols);
+    for (size_t i = beg; i < end; i++) {
+        uint32_t id = (uint32_t)s->ids[i], rows = s->w->rows, cols = s->w->cols;
+        if (id < rows)
+            type->unpack((const char *)s->w->data + (size_t)id * j->row_bytes,
+                         op_row(s->y, i), cols);
+        else
+            memcpy(op_row(s->y, i), s->w->more->data + (size_t)(id - rows) * cols,
+                   cols * sizeof(float));
+    }
 }
 
 static void check(nn *c, const nn_weight *w, const int32_t *ids, uint32_t n)
 {
+    uint32_t rows = w->rows + (w->more ? w->more->rows : 0);
     for (uint32_t i = 0; !c->dry && i < n; i++)
-        if (ids[i] < 0 || (uint32_t)ids[i] >= w->rows)
+        if (ids[i] < 0 || (uint32_t)ids[i] >= rows)
             nn_fail(c, OM_EARG, "nn: token %d at row %u; %s has %u rows", ids[i], i,
-                    w->name ? w->name : "the embedding", w->rows);
+                    w->name ? w->name : "the embedding", rows);
 }
 
 nn_tensor *nn_embed(nn *c, const nn_weight *w, const int32_t *ids, uint32_t n)
@@ -66,7 +78,7 @@ nn_tensor *nn_embed(nn *c, const nn_weight *w, const int32_t *ids, uint32_t n)
     if (!type || !type->unpack || !dtype_row_bytes(w->type, w->cols, &j.row_bytes))
         nn_fail(c, OM_EUNSUPPORTED, "nn: an embedding of type %d cannot be unpacked",
                 w->type);
-    s.y->needs_grad = op_trains(w);
+    s.y->needs_grad = op_trains(w) || (w->more && w->more->grad);
     check(c, w, ids, n);
     if (nn_live(c))
         pool_run(c->pool, n, op_grain(w->cols), gather, &j);
