@@ -548,7 +548,7 @@ static void refusals(test *t)
     b.c.cohort = 4, b.c.asked = 6;
     CHECK(t, sim_open(&b.c, (float[DIM]){0}, &s, &err) == OM_EARG &&
                  strstr(err.msg, "over_selection to 1"));
-    fl_drive network = {N, N, N, N, false, false, false};
+    fl_drive network = {.n_clients = N, .asked = N, .cohort = N, .least = N};
     CHECK(t, fl_recipe_drive(&b.c.recipe, &network, &err) == OM_EUNSUPPORTED &&
                  strstr(err.msg, "choose fedavg"));
     CHECK_OK(t, fl_recipe_of(STR("mindflayer"), STR(""), STR("identity"), STR(""),

@@ -471,7 +471,7 @@ static void refused(test *t)
 {
     fl_recipe r;
     om_err err = {0};
-    fl_drive d = {N, N, N, N, true, NULL};
+    fl_drive d = {.n_clients = N, .asked = N, .cohort = N, .least = N, .ends = true};
     CHECK_OK(t, fl_recipe_of(STR("flora"), STR(""), STR("identity"), STR(""), &r, &err), err);
     CHECK(t, fl_recipe_drive(&r, &d, &err) == OM_EUNSUPPORTED);
     CHECK(t, strstr(err.msg, "matrices") != NULL);
