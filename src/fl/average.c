@@ -61,13 +61,18 @@ uint64_t average_received(const void *server) { return ((const head *)server)->r
 
 size_t average_down_bound(const fl_env *e) { return 4 * e->dim; }
 
-om_status average_begin(const fl_env *e, void *server, buf *down, om_err *err)
+void average_forget(const fl_env *e, void *server)
 {
-    const float *x = average_model(e, server);
     head *h = server;
     if (h->received) /* interrupted; else the sum is zero, and need not even be in memory */
         memset(average_vector(e, server, 1), 0, e->dim * sizeof(float));
     forget(h);
+}
+
+om_status average_begin(const fl_env *e, void *server, buf *down, om_err *err)
+{
+    const float *x = average_model(e, server);
+    average_forget(e, server);
     if (buf_reserve(down, 4 * e->dim) != OM_OK)
         return fail(err, OM_ENOMEM, "no room for a model of %zu numbers", e->dim);
     for (size_t i = 0; i < e->dim; i++)

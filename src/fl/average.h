@@ -19,6 +19,8 @@ const float *average_model(const fl_env *e, const void *server);  /* (dim) */
 
 om_status average_open(const fl_env *e, void *server, const float *x0, om_err *err);
 size_t average_down_bound(const fl_env *e);
+/* Forgets what an interrupted round received; average_begin does so itself. */
+void average_forget(const fl_env *e, void *server);
 /* Down message: x as dim little-endian floats. */
 om_status average_begin(const fl_env *e, void *server, buf *down, om_err *err);
 /* The down message as x (dim): refuses a wrong length, NaN and infinity. */

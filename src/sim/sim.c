@@ -304,6 +304,7 @@ om_status sim_round(sim *s, sim_row *out, om_err *err)
     uint64_t from_ns = os_now_ns();
     sim_row row = {.round = s->env.round,
                    .asked = c->asked,
+                   .slope = unknown,
                    .score = {unknown, unknown, unknown}};
     uint32_t n = choose(s);
     s->down.len = 0;
@@ -324,6 +325,8 @@ om_status sim_round(sim *s, sim_row *out, om_err *err)
     }
     if (s->clients.fd_ >= 0)
         os_state_release(&s->clients);
+    if (algo(s)->slope)
+        row.slope = algo(s)->slope(&s->env, s->server);
     s->env.round++;
     row.total_down_bytes = s->total_down_bytes += row.down_bytes;
     row.total_up_bytes = s->total_up_bytes += row.up_bytes;

@@ -1,5 +1,6 @@
 /* logistic.c - see logistic.h.  Sums over rows are in double and in row order. */
 #include "fl/oracle/logistic.h"
+#include "fl/linalg.h"
 
 #include <math.h>
 
@@ -154,6 +155,73 @@ static om_status hess(void *ctx, const float *x, float *h, om_err *err)
     return OM_OK;
 }
 
+/* ---- in double, all at once ---- */
+
+static double margin64(const logistic_task *t, size_t r, const double *x)
+{
+    const data_sparse *d = t->rows;
+    double s = t->intercept ? x[d->n_cols] : 0;
+    for (size_t e = d->row[r]; e < d->row[r + 1]; e++)
+        s += (double)d->value[e] * x[d->col[e]];
+    return s;
+}
+
+static void add_row64(const logistic_task *t, size_t r, double scale, double *g)
+{
+    const data_sparse *d = t->rows;
+    for (size_t e = d->row[r]; e < d->row[r + 1]; e++)
+        g[d->col[e]] += scale * (double)d->value[e];
+    if (t->intercept)
+        g[d->n_cols] += scale;
+}
+
+/* Packed h += scale a_r a_r': its non-zeros squared and halved, not dim^2. */
+static void add_packed(const logistic_task *t, size_t r, double scale, float *h)
+{
+    const data_sparse *d = t->rows;
+    size_t n = logistic_dim(t), end = d->row[r + 1];
+    for (size_t i = d->row[r]; i < end; i++) {
+        float *row = h + tri_row(n, d->col[i]), v = (float)(scale * (double)d->value[i]);
+        for (size_t j = i; j < end; j++)
+            row[d->col[j]] += v * d->value[j];
+        if (t->intercept)
+            row[n - 1] += v;
+    }
+    if (t->intercept)
+        h[tri_size(n) - 1] += (float)scale;
+}
+
+static om_status jet(void *ctx, const double *x, double *loss, double *g, float *h,
+                     om_err *err)
+{
+    const logistic *self = ctx;
+    const logistic_task *t = self->task;
+    size_t d = logistic_dim(t);
+    double sum = 0, weight = 1.0 / (double)self->n;
+    (void)err;
+    for (size_t i = 0; i < d; i++) {
+        sum += 0.5 * t->l2 * x[i] * x[i];
+        if (g)
+            g[i] = t->l2 * x[i];
+    }
+    if (h)
+        memset(h, 0, tri_size(d) * sizeof(float));
+    for (size_t j = 0; j < self->n; j++) {
+        size_t r = self->index[j];
+        double b = (double)t->label[r], m = b * margin64(t, r, x), e = exp(-fabs(m));
+        double part = 1 / (1 + e);
+        sum += (log1p(e) + (m > 0 ? 0 : -m)) * weight;
+        if (g)
+            add_row64(t, r, -b * (m > 0 ? e : 1) * part * weight, g);
+        if (h)
+            add_packed(t, r, e * part * part * weight, h);
+    }
+    for (size_t i = 0; h && i < d; i++)
+        h[tri_row(d, i) + i] += (float)t->l2;
+    *loss = sum;
+    return OM_OK;
+}
+
 void logistic_oracle(const logistic_task *t, uint32_t client, logistic *self,
                      fl_oracle *out)
 {
@@ -170,6 +238,7 @@ void logistic_oracle(const logistic_task *t, uint32_t client, logistic *self,
         .value = value,
         .hvp = hvp,
         .hess = hess,
+        .jet = jet,
     };
 }
 
