@@ -107,6 +107,8 @@ static const loop_setting settings[] = {
     {"newton-3pc", "variant=v5", "topk", "ratio=0.3", 40, 1e-6},
     {"bl1", "l2=0", "topk", "ratio=0.3", 20, 1e-6},
     {"bl2", "l2=0,drawn=4", "topk", "ratio=0.3", 40, 1e-6},
+    {"fednew", "alpha=0.05,rho=0.3", "identity", "", 200, 1e-6},
+    {"fednew", "alpha=0.05,rho=0.3,renew=0", "qsgd", "", 400, 1e-6},
 };
 
 static LOOP_UNUSED void loop_open(test *t, loop *l, const quadratic_config *c,

@@ -74,12 +74,12 @@ size_t second_scratch_bytes(const fl_env *e, const second_shape *s)
     hess_codec c = hess_codec_of(e, d);
     size_t step = 5 * arena_bytes(double, d) + 4 * arena_bytes(float, n) +
                   3 * arena_bytes(float, full) + c.c->scratch_bytes(c.p, c.n) + 256;
-    size_t close = 2 * arena_bytes(double, d * d) + arena_bytes(double, n) +
-                   8 * arena_bytes(double, d);
+    size_t close =
+        2 * arena_bytes(double, d *d) + arena_bytes(double, n) + 8 * arena_bytes(double, d);
     if (is_exact(s))
         step += arena_bytes(float, n);
     if (s->basis)
-        step += 2 * arena_bytes(double, d * d) + 2 * arena_bytes(float, d * d);
+        step += 2 * arena_bytes(double, d *d) + 2 * arena_bytes(float, d *d);
     return size_max(step, close) + fl_cohort_bytes(e->n_clients) +
            arena_bytes(uint32_t, e->n_clients);
 }
@@ -94,8 +94,8 @@ size_t second_up_bound(const fl_env *e, const second_shape *s)
 
 size_t second_down_bound(const fl_env *e) { return 8 * e->dim; }
 
-om_status second_open(const fl_env *e, const second_shape *s, void *server,
-                      const float *x0, om_err *err)
+om_status second_open(const fl_env *e, const second_shape *s, void *server, const float *x0,
+                      om_err *err)
 {
     second_server v = second_server_of(e, s, server);
     if (e->dim > SECOND_MOST_DIM)
@@ -218,10 +218,11 @@ static om_status take_apart(const fl_env *e, const second_shape *s, const uint8_
     m->tail = cursor_take(&c, m->tail_n);
     if (!c.ok || m->what > 15 || (m->what & 12) == 12 || (!tail && m->tail_n) ||
         ((m->what & UP2_WHOLE) && m->tail_n != 4 * tri_size(m->rank)))
-        return fail(err, OM_EFORMAT,
-                    "an update of %zu bytes of kind %u does not hold what that announces for "
-                    "%zu numbers",
-                    up_n, m->what, d);
+        return fail(
+            err, OM_EFORMAT,
+            "an update of %zu bytes of kind %u does not hold what that announces for "
+            "%zu numbers",
+            up_n, m->what, d);
     if (m->scalar)
         TRY(second_read(m->scalar, s->scalars, NULL, err));
     if (m->gradient)
@@ -308,8 +309,8 @@ om_status second_recv(const fl_env *e, const second_shape *s, void *server, uint
     return OM_OK;
 }
 
-/* The driver's zeros are dim floats and a matrix is more: room of its own, as a check at the
- * door is not a round. */
+/* The driver's zeros are dim floats and a matrix is more: room of its own, as a check at
+ * the door is not a round. */
 om_status second_check(const fl_env *e, const second_shape *s, uint32_t id,
                        uint64_t samples, const uint8_t *up, size_t up_n, om_err *err)
 {
@@ -338,7 +339,8 @@ static double summed(const second_server *v, size_t i)
 
 om_status second_sums(const fl_env *e, const second_server *v, uint64_t *n, om_err *err)
 {
-    const void *server = (const char *)(void *)v->note - size_align(average_bytes(e, 0), 64);
+    const void *server =
+        (const char *)(void *)v->note - size_align(average_bytes(e, 0), 64);
     *n = average_received(server);
     for (size_t i = 0; *n && i < tri_size(e->dim); i++)
         if (!(fabs(summed(v, i)) <= 1e15))
@@ -434,8 +436,9 @@ om_status second_direction(const fl_env *e, const double *h, double option, doub
     for (size_t i = 0; ok && i < d; i++)
         ok = fabs(step[i]) <= DBL_MAX;
     return ok ? OM_OK
-              : fail(err, OM_ELIMIT, "Newton's system has no finite solution; the model "
-                                     "is kept");
+              : fail(err, OM_ELIMIT,
+                     "Newton's system has no finite solution; the model "
+                     "is kept");
 }
 
 om_status second_accept(const fl_env *e, const second_server *v, void *server,
@@ -445,7 +448,8 @@ om_status second_accept(const fl_env *e, const second_server *v, void *server,
     for (size_t i = 0; i < e->dim; i++)
         if (!(fabs(next[i]) <= (double)FLT_MAX))
             return fail(err, OM_ELIMIT,
-                        "the new model is not finite at number %zu; the old one is kept", i);
+                        "the new model is not finite at number %zu; the old one is kept",
+                        i);
     for (size_t i = 0; i < e->dim; i++) {
         v->x[i] = next[i];
         model[i] = (float)next[i];

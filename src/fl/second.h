@@ -8,11 +8,12 @@
  * linalg.h; one that wants a matrix (rankr, powersgd) gets the matrix.
  *
  * PRECISION.  Model, gradients and steps are in double: the mean of gradients that do not
- * vanish has to.  Hessians are in float, so that codecs and messages are those of first-order
- * methods: H need only be near, and its error of 1e-7 costs 1e-7 of a step.  What a client
- * adds to its H_i is what the server decodes, so the two stay alike up to rounding.  Methods
- * whose step uses H_i x on one side and H on the other (fednl-pp, bl2) have the two EXACT:
- * the server sums in double, and a client's second triangle is what its first has lost.
+ * vanish has to.  Hessians are in float, so that codecs and messages are those of
+ * first-order methods: H need only be near, and its error of 1e-7 costs 1e-7 of a step.
+ * What a client adds to its H_i is what the server decodes, so the two stay alike up to
+ * rounding.  Methods whose step uses H_i x on one side and H on the other (fednl-pp, bl2)
+ * have the two EXACT: the server sums in double, and a client's second triangle is what its
+ * first has lost.
  *
  * A BASIS (bl1, bl2).  A client whose rows span r < d dimensions has
  * hess f_i = V_i G_i V_i' + l2 I with V_i (d, r) orthonormal, and learns G_i: r(r+1)/2
@@ -25,7 +26,8 @@
  *
  * Server state: that of average.h, whose vector 0 is x in float, then a note of 128 bytes,
  * x, the sum of gradients, the method's own vectors, H (packed), all double, the sum of the
- * round's matrices (packed, float, or double if exact), and with a basis the ranks and the V_i. */
+ * round's matrices (packed, float, or double if exact), and with a basis the ranks and the
+ * V_i. */
 #ifndef FL_SECOND_H
 #define FL_SECOND_H
 
@@ -49,8 +51,8 @@ typedef struct {
 typedef struct {
     double sum[SECOND_SCALARS]; /* of the round */
     double own[5];
-    double slope;   /* |mean gradient| where it was last known */
-    uint64_t whole; /* messages of the round that brought a whole matrix */
+    double slope;    /* |mean gradient| where it was last known */
+    uint64_t whole;  /* messages of the round that brought a whole matrix */
     uint64_t closed; /* rounds */
 } second_note;
 _Static_assert(sizeof(second_note) == 128, "vectors start on a cache line");
@@ -76,8 +78,8 @@ size_t second_scratch_bytes(const fl_env *e, const second_shape *s); /* of step 
 size_t second_up_bound(const fl_env *e, const second_shape *s);
 size_t second_down_bound(const fl_env *e); /* of x alone */
 
-om_status second_open(const fl_env *e, const second_shape *s, void *server,
-                      const float *x0, om_err *err);
+om_status second_open(const fl_env *e, const second_shape *s, void *server, const float *x0,
+                      om_err *err);
 /* Forgets what came, and writes x. */
 om_status second_begin(const fl_env *e, const second_shape *s, void *server, buf *down,
                        om_err *err);
@@ -98,10 +100,10 @@ typedef struct {
     void *client;
     const fl_oracle *f;
     buf *up;
-    double *x, *g;       /* (dim) */
-    float *h, *t;        /* packed scratch; h is the Hessian */
+    double *x, *g;        /* (dim) */
+    float *h, *t;         /* packed scratch; h is the Hessian */
     float *target, *mine; /* packed by order: what H_i should be, and H_i */
-    float *v;            /* (order, dim) rows of the basis, or NULL */
+    float *v;             /* (order, dim) rows of the basis, or NULL */
     size_t order;
     double loss;
     arena scratch;

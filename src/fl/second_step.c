@@ -21,8 +21,7 @@ static size_t find_basis(size_t d, const float *h, double l2, float *v, arena sc
     size_t rank = 0;
     for (size_t i = 0; i < d; i++)
         for (size_t j = i; j < d; j++)
-            a[i * d + j] = a[j * d + i] =
-                (double)h[tri_row(d, i) + j] - (i == j ? l2 : 0);
+            a[i * d + j] = a[j * d + i] = (double)h[tri_row(d, i) + j] - (i == j ? l2 : 0);
     while (rank < d) {
         size_t at = 0;
         double *row = q + rank * d, left = 0, length = 0;
@@ -255,8 +254,14 @@ om_status second_client_at(const fl_env *e, const second_shape *shape, uint32_t 
                            double *loss, arena scratch, second_rule *rule, om_err *err)
 {
     size_t d = e->dim;
-    second_step s = {.e = e, .shape = shape, .id = id, .client = client, .f = f,
-                     .up = up, .err = err, .loss = (double)NAN};
+    second_step s = {.e = e,
+                     .shape = shape,
+                     .id = id,
+                     .client = client,
+                     .f = f,
+                     .up = up,
+                     .err = err,
+                     .loss = (double)NAN};
     s.x = arena_new(&scratch, double, d);
     s.g = arena_new(&scratch, double, d);
     s.h = arena_new(&scratch, float, tri_size(d));

@@ -5,7 +5,9 @@
 #include <stdio.h>
 
 enum { USE_DROPOUT = 0x64726f70, USE_ARRIVAL = 0x61727269 };
-enum { WAVE_PER_THREAD = 4 };
+/* A thread's clients in a wave: more when their messages are short, as threads meet at the
+ * end of each. */
+enum { WAVE_PER_THREAD = 4, WAVE_MOST = 64, WAVE_BYTES = 4 << 20 };
 static const double unknown = (double)NAN;
 
 static const fl_algo *algo(const sim *s) { return s->conf.recipe.algo; }
@@ -45,12 +47,14 @@ static bool by_coins(const sim *s)
 }
 
 /* Ranks agree on it, so that they make the same waves. */
-static om_status choose_wave(sim *s, om_err *err)
+static om_status choose_wave(sim *s, size_t bound, om_err *err)
 {
     const sim_ranks *r = s->conf.ranks;
+    size_t fit = WAVE_BYTES / (bound + 1), per = size_max(WAVE_PER_THREAD, fit);
+    per = size_min(per, WAVE_MOST);
     uint64_t threads = (uint64_t)pool_threads(s->conf.pool), most = 0;
     if (!r) {
-        s->wave = (uint32_t)size_min(s->conf.asked, threads * WAVE_PER_THREAD);
+        s->wave = (uint32_t)size_min(s->conf.asked, threads * per);
     } else {
         uint64_t *all = mem_array((size_t)r->size, sizeof(*all));
         size_t *n_of = mem_array((size_t)r->size, sizeof(*n_of));
@@ -65,7 +69,7 @@ static om_status choose_wave(sim *s, om_err *err)
         mem_free(n_of);
         TRY(st);
         s->wave = (uint32_t)size_min(s->conf.asked,
-                                     most * WAVE_PER_THREAD * (uint64_t)r->size);
+                                     most * per * (uint64_t)r->size);
     }
     if (s->conf.attack.row)
         s->wave = s->conf.asked;
@@ -88,7 +92,7 @@ static om_status take_memory(sim *s, om_err *err)
     const fl_env *e = &s->env;
     size_t threads = (size_t)pool_threads(s->conf.pool), asked = s->conf.asked;
     size_t bound = algo(s)->up_bound(e);
-    TRY(choose_wave(s, err));
+    TRY(choose_wave(s, bound, err));
     TRY(take_states(s, err));
     s->scratch_bytes = size_align(algo(s)->scratch_bytes(e), 64) + 64;
     s->server = mem_alloc(algo(s)->server_bytes(e));

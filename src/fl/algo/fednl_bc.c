@@ -18,8 +18,8 @@
 #include "codec/wire.h"
 
 enum { OPTION, MU, P, DOWN, DOWN_RATIO, L2 };
-enum { W };                    /* client vector */
-enum { Z, AT_Z, MOVE };        /* server vectors; MOVE = x - w of the last close, as floats */
+enum { W };             /* client vector */
+enum { Z, AT_Z, MOVE }; /* server vectors; MOVE = x - w of the last close, as floats */
 enum { COIN = 8, USE_MOVE = 0x36000000 };
 
 #define BC_PARAMS                                                                          \
@@ -70,7 +70,10 @@ static size_t scratch_more(const fl_env *e)
 }
 
 static size_t bc_scratch(const fl_env *e) { return bc_scratch_bytes(e) + scratch_more(e); }
-static size_t bl1_scratch(const fl_env *e) { return bl1_scratch_bytes(e) + scratch_more(e); }
+static size_t bl1_scratch(const fl_env *e)
+{
+    return bl1_scratch_bytes(e) + scratch_more(e);
+}
 
 /* C_M(x - w) of the close of the round before `round`: the same bytes whenever asked. */
 static om_status put_move(const fl_env *e, const double *move, uint32_t round, buf *out,
@@ -112,9 +115,9 @@ static om_status begin_with(const fl_env *e, const second_shape *s, void *server
     down->len = from;
     size_t n = scratch_more(e);
     char *room = mem_alloc(n);
-    om_status st = room ? put_move(e, second_own(e, &v, MOVE), e->round, down,
-                                   arena_of(room, n), err)
-                        : fail(err, OM_ENOMEM, "no memory for the step");
+    om_status st =
+        room ? put_move(e, second_own(e, &v, MOVE), e->round, down, arena_of(room, n), err)
+             : fail(err, OM_ENOMEM, "no memory for the step");
     mem_free(room);
     return st;
 }
@@ -143,10 +146,9 @@ static om_status rule(second_step *s)
     TRY(second_start(s, gradient, true));
     if (!first)
         l = second_error(s);
-    return second_send(s,
-                       UP2_SCALARS | (gradient ? UP2_GRADIENT : 0) |
-                           (first ? UP2_WHOLE : UP2_CODED),
-                       &l, s->g);
+    return second_send(
+        s, UP2_SCALARS | (gradient ? UP2_GRADIENT : 0) | (first ? UP2_WHOLE : UP2_CODED),
+        &l, s->g);
 }
 
 static om_status step_with(const fl_env *e, const second_shape *s, uint32_t id,

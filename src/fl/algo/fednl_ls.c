@@ -19,8 +19,8 @@
 #include <math.h>
 
 enum { OPTION, MU, C, GAMMA, BACKTRACKS };
-enum { STEP };                               /* server vector */
-enum { TRYING, TRIED, VALUE, ALONG };        /* note.own */
+enum { STEP };                                  /* server vector */
+enum { TRYING, TRIED, VALUE, ALONG };           /* note.own */
 enum { SUM_L, SUM_F, SUM_NEXT = 0, TRIES = 2 }; /* note.sum */
 
 static const param params[] = {
@@ -103,14 +103,21 @@ static om_status client_step(const fl_env *e, uint32_t id, void *client, const f
     double *x = arena_new(&scratch, double, 2 * d + 1);
     uint64_t trying = down_n >= 8 * d + 8 ? wire_load(down + 8 * d) : 2;
     if (trying > 1 || down_n != 8 * d + 8 + trying * (8 * d + 8))
-        return fail(err, OM_EFORMAT, "a message of %zu bytes is neither a model nor a trial",
-                    down_n);
+        return fail(err, OM_EFORMAT,
+                    "a message of %zu bytes is neither a model nor a trial", down_n);
     TRY(second_read(down, d, x, err));
     if (!trying)
         return second_client_at(e, &s, id, client, f, x, up, loss, scratch, learn, err);
     TRY(second_read(down + 8 * d + 8, d + 1, x + d, err));
-    second_step one = {.e = e, .shape = &s, .id = id, .client = client, .f = f, .x = x,
-                       .g = arena_new(&scratch, double, d), .up = up, .err = err};
+    second_step one = {.e = e,
+                       .shape = &s,
+                       .id = id,
+                       .client = client,
+                       .f = f,
+                       .x = x,
+                       .g = arena_new(&scratch, double, d),
+                       .up = up,
+                       .err = err};
     if (!f->jet)
         return second_start(&one, false, false); /* refuses */
     TRY(values(&one, x + d, x[2 * d]));

@@ -1,8 +1,8 @@
 /* fednl_pp.c - FedNL with partial participation, and the same in the data's basis (BL2).
  *
  * A client keeps H_i, l_i and g_i = (H_i + l_i I) w_i - grad f_i(w_i), w_i the last model
- * it saw; the server their means H, l, g.  A round: `drawn` of the clients, by a choice that
- * all share, do
+ * it saw; the server their means H, l, g.  A round: `drawn` of the clients, by a choice
+ * that all share, do
  *
  *     H_i += a C(hess f_i(x) - H_i);   l_i = |hess f_i(x) - H_i|_F, of the new H_i;
  *     g_i = (H_i + l_i I) x - grad f_i(x);   send what was added, and the changes of l, g
@@ -17,10 +17,10 @@
 #include "fl/second.h"
 
 enum { DRAWN, L2 };
-enum { G_I };          /* client vector */
-enum { MEAN_G };       /* server vector */
-enum { MEAN_L };       /* note.own */
-enum { OWN_L = 1 };    /* head.own, the bits of a double */
+enum { G_I };       /* client vector */
+enum { MEAN_G };    /* server vector */
+enum { MEAN_L };    /* note.own */
+enum { OWN_L = 1 }; /* head.own, the bits of a double */
 enum { SEED_DRAW = 0x70617274 };
 
 static const param params[] = {
@@ -114,7 +114,8 @@ static om_status close_with(const fl_env *e, void *server, const second_shape *s
         return OM_OK;
     double l = v.note->own[MEAN_L] + v.note->sum[0] / e->n_clients;
     double *mean = second_own(e, &v, MEAN_G), *step = arena_new(&scratch, double, d);
-    double *g = arena_new(&scratch, double, d), *h = arena_new(&scratch, double, tri_size(d));
+    double *g = arena_new(&scratch, double, d),
+           *h = arena_new(&scratch, double, tri_size(d));
     double share = (double)n / e->n_clients;
     second_matrix(e, &v, true, h);
     for (size_t i = 0; i < d; i++)

@@ -1,14 +1,11 @@
 /* newton_3pc.c - Newton-3PC: FedNL with any three-point compressor of Hessians.
  *
- *     client   sends grad f_i(x), l_i = |z - H_i|_F with z = hess f_i(x), y the z of before,
- *              and what takes H_i to
- *              ef21   H_i + C(z - H_i): fednl
- *              cbag   the same with probability p, by a coin of its own, else H_i
- *              lag    z if |z - H_i|^2 > zeta |z - y|^2, else H_i
- *              clag   H_i + C(z - H_i) if so, else H_i
- *              v5     z with probability p, by a coin that all share, else H_i + C(z - y)
- *     server   x -= [H]_mu^-1 g (option a) or (H + l I)^-1 g (option b), H of before the
- *              round
+ *     client   sends grad f_i(x), l_i = |z - H_i|_F with z = hess f_i(x), y the z of
+ * before, and what takes H_i to ef21   H_i + C(z - H_i): fednl cbag   the same with
+ * probability p, by a coin of its own, else H_i lag    z if |z - H_i|^2 > zeta |z - y|^2,
+ * else H_i clag   H_i + C(z - H_i) if so, else H_i v5     z with probability p, by a coin
+ * that all share, else H_i + C(z - y) server   x -= [H]_mu^-1 g (option a) or (H + l I)^-1
+ * g (option b), H of before the round
  *
  * A client whose H_i stays sends its gradient alone.  First messages are whole Hessians. */
 #include "fl/second.h"
