@@ -218,7 +218,7 @@ int main(int argc, char **argv)
         b.split.index[i] = i;
     for (uint32_t c = 0; c <= b.clients; c++)
         b.split.first[c] = c * each;
-    b.task = (logistic_task){&rows, label, &b.split, true, argc > 3 ? atof(argv[3]) : 1e-3};
+    b.task = (logistic_task){&rows, label, &b.split, true, argc > 3 ? atof(argv[3]) : 1e-3, NULL};
     b.self = mem_array((size_t)pool_threads(b.pool), sizeof(logistic));
     b.dim = logistic_dim(&b.task);
     double smooth = smoothness(&b);

@@ -128,6 +128,23 @@ static const loop_setting settings[] = {
     {"bernoulli-lora-page", "lr=0.5,batch=10,rank=2", "identity", "", 800, 1e-6},
     {"bernoulli-lora-marina", "lr=0.4,rank=2", "randk", "ratio=0.3", 1500, 1e-6},
     {"bernoulli-lora-ef21", "lr=0.3,rank=2", "topk", "ratio=0.2", 2000, 1e-6},
+    {"fednl", "", "identity", "", 5, 1e-6},
+    {"fednl", "init=zero,option=a,mu=0.1", "topk", "ratio=0.3", 60, 1e-6},
+    {"fednl", "init=zero", "rankr", "rank=1", 100, 1e-6},
+    {"fednl-ls", "", "topk", "ratio=0.3", 10, 1e-6},
+    {"fednl-pp", "drawn=4", "topk", "ratio=0.3", 40, 1e-6},
+    {"fednl-pp", "drawn=10", "identity", "", 5, 1e-6},
+    {"fednl-cr", "m=1,init=zero", "randk", "ratio=0.3", 150, 1e-6},
+    {"fednl-bc", "p=0.5,down=topk,down_ratio=0.3,mu=0.1", "topk", "ratio=0.3", 60, 1e-6},
+    {"fednl-bc", "", "identity", "", 5, 1e-6},
+    {"newton-3pc", "variant=cbag", "topk", "ratio=0.3", 40, 1e-6},
+    {"newton-3pc", "variant=lag", "identity", "", 10, 1e-6},
+    {"newton-3pc", "variant=clag,option=b", "topk", "ratio=0.3", 40, 1e-6},
+    {"newton-3pc", "variant=v5", "topk", "ratio=0.3", 40, 1e-6},
+    {"bl1", "l2=0", "topk", "ratio=0.3", 20, 1e-6},
+    {"bl2", "l2=0,drawn=4", "topk", "ratio=0.3", 40, 1e-6},
+    {"fednew", "alpha=0.05,rho=0.3", "identity", "", 200, 1e-6},
+    {"fednew", "alpha=0.05,rho=0.3,renew=0", "qsgd", "", 400, 1e-6},
 };
 
 /* Everybody takes a second for a gradient and one for a message. */

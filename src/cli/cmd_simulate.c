@@ -93,6 +93,8 @@ static om_status put_row(job *j, const sim_row *r)
     json_put_f64(&o, "train_loss", r->train_loss);
     json_put_f64(&o, "loss", r->score.loss);
     json_put_f64(&o, "accuracy", r->score.accuracy);
+    if (isfinite(r->slope))
+        json_put_f64(&o, "gradient_norm", r->slope);
     json_put_u64(&o, "up_bytes", r->up_bytes);
     json_put_u64(&o, "down_bytes", r->down_bytes);
     json_put_u64(&o, "total_up_bytes", r->total_up_bytes);
@@ -289,6 +291,8 @@ static void answer_text(job *j, const sim_score *score, const sim_row *last)
     cli_print(j->c, "loss %.6g", score->loss);
     if (isfinite(score->accuracy))
         cli_print(j->c, ", accuracy %.2f %%", 100 * score->accuracy);
+    if (isfinite(last->slope))
+        cli_print(j->c, ", gradient before the last round %.3g", last->slope);
     if (isfinite(j->epsilon))
         cli_print(j->c, ", epsilon %.4g spent at delta %g", j->epsilon,
                   j->privacy.p[PRIVACY_DELTA]);

@@ -306,7 +306,8 @@ static om_status open_logistic(problem *p, om_err *err)
                                        .label = p->train.sign,
                                        .split = &p->split,
                                        .intercept = true,
-                                       .l2 = c->model.l2};
+                                       .l2 = c->model.l2,
+                                       .k = p->k};
     p->dim = logistic_dim(&p->logistic_task);
     snprintf(p->summary, sizeof(p->summary), "logistic regression of %zu numbers", p->dim);
     p->logistic = mem_array((size_t)p->threads, sizeof(*p->logistic));

@@ -16,6 +16,9 @@ enum {
     CODEC_JOINT = 1u << 2,
     /* Keeps directions alone and bounds no error; for methods that ask for signs. */
     CODEC_DIRECTION = 1u << 3,
+    /* Sees a matrix in the vector, by a parameter "rows": one that has a matrix gives it
+     * whole. */
+    CODEC_MATRIX = 1u << 4,
 };
 
 typedef struct codec codec;

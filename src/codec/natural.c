@@ -46,9 +46,22 @@ static om_status encode(const double *p, const float *x, size_t d, rng r, arena 
     if (wire_first_bad(x, d) < d)
         return OM_EARG;
     TRY(buf_reserve(out, bound(p, d)));
-    bits_out codes = {.p = out->data + out->len};
+    uint8_t *to = out->data + out->len;
     uint64_t coins = 0;
-    for (size_t i = 0; i < d; i++) {
+    size_t i = 0;
+    for (; i + 8 <= d; i += 8, to += WIDTH) {
+        uint64_t low = 0, last = 0;
+        for (unsigned k = 0; k < 8; k++) {
+            coins = k % 2 ? coins >> 32 : rng_u64(&r); /* one draw serves two numbers */
+            last = code_of(x[i + k], (uint32_t)coins);
+            low |= last << WIDTH * k;
+        }
+        wire_store(to, (uint32_t)low);
+        wire_store(to + 4, (uint32_t)(low >> 32));
+        to[8] = (uint8_t)(last >> 1);
+    }
+    bits_out codes = {.p = to};
+    for (; i < d; i++) {
         coins = i % 2 ? coins >> 32 : rng_u64(&r); /* one draw serves two numbers */
         bits_put(&codes, code_of(x[i], (uint32_t)coins), WIDTH);
     }
@@ -65,22 +78,56 @@ static float value_of(uint32_t code)
     return v;
 }
 
+/* Eight codes are nine bytes. */
+static inline void eight_codes(const uint8_t *in, uint32_t code[8])
+{
+    uint64_t low = (uint64_t)wire_load(in) | (uint64_t)wire_load(in + 4) << 32;
+    for (unsigned k = 0; k < 7; k++)
+        code[k] = (uint32_t)(low >> WIDTH * k) & 0x1ff;
+    code[7] = (uint32_t)(low >> 63) | (uint32_t)in[8] << 1;
+}
+
+/* The first code of an infinity or NaN, which no message has, or d; is the filling zero? */
+static size_t first_bad(const uint8_t *in, size_t n, size_t d, bool *done)
+{
+    size_t i = 0;
+    uint32_t code[8], bad = 0;
+    for (; i + 8 <= d && !bad; i += 8) {
+        eight_codes(in + i / 8 * WIDTH, code);
+        for (unsigned k = 0; k < 8; k++)
+            bad |= (uint32_t)((code[k] & 0xff) > LAST);
+    }
+    i = bad ? i - 8 : i;
+    bits_in rest = bits_of(in + i / 8 * WIDTH, n - i / 8 * WIDTH);
+    while (i < d && (bits_get(&rest, WIDTH) & 0xff) <= LAST)
+        i++;
+    *done = bits_done(&rest);
+    return i;
+}
+
 static om_status decode(const double *p, const uint8_t *in, size_t n, float weight,
                         float *y, size_t d, om_err *err)
 {
+    bool done;
+    size_t i = 0;
+    uint32_t code[8];
     if (n != bound(p, d))
         return fail(err, OM_EFORMAT,
                     "natural: the message has %zu bytes, expected %zu for %zu numbers", n,
                     bound(p, d), d);
-    bits_in codes = bits_of(in, n);
-    for (size_t i = 0; i < d; i++)
-        if ((bits_get(&codes, WIDTH) & 0xff) > LAST)
-            return fail(err, OM_EFORMAT, "natural: number %zu is not finite", i);
-    if (!bits_done(&codes))
+    size_t bad = first_bad(in, n, d, &done);
+    if (bad < d)
+        return fail(err, OM_EFORMAT, "natural: number %zu is not finite", bad);
+    if (!done)
         return fail(err, OM_EFORMAT, "natural: the last byte is not filled with zeros");
-    codes = bits_of(in, n);
-    for (size_t i = 0; i < d; i++)
-        y[i] += weight * value_of(bits_get(&codes, WIDTH));
+    for (; i + 8 <= d; i += 8) {
+        eight_codes(in + i / 8 * WIDTH, code);
+        for (unsigned k = 0; k < 8; k++)
+            y[i + k] += weight * value_of(code[k]);
+    }
+    bits_in rest = bits_of(in + i / 8 * WIDTH, n - i / 8 * WIDTH);
+    for (; i < d; i++)
+        y[i] += weight * value_of(bits_get(&rest, WIDTH));
     return OM_OK;
 }
 

@@ -4,8 +4,8 @@
  * passes over 11, 10 and 10 bits find the exact K-th largest magnitude. */
 #include "codec/sparse.h"
 
-enum { TOP_BINS = 2048, LOW_BINS = 1024 };
-_Static_assert(SELECT_BYTES >= arena_bytes(size_t, TOP_BINS), "the counters fit");
+enum { TOP_BINS = 2048, LOW_BINS = 1024, BANKS = 4, MANY = 16384 };
+_Static_assert(SELECT_BYTES >= arena_bytes(size_t, TOP_BINS *BANKS), "the counters fit");
 
 /* The bin, from the top, where the running count reaches *want; *want becomes what is
  * still to be found inside it. */
@@ -34,9 +34,18 @@ static uint32_t narrow(const float *x, size_t d, uint32_t prefix, unsigned shift
 bool select_threshold(const float *x, size_t d, size_t k, arena scratch, uint32_t *t,
                       size_t *ties)
 {
-    size_t *count = arena_new(&scratch, size_t, TOP_BINS);
-    for (size_t i = 0; i < d; i++)
+    /* Neighbours often fall in one bin (zeros do): a bank each, so that an addition does
+     * not wait for the one before. */
+    size_t banks = d < MANY ? 1 : BANKS, i = 0;
+    size_t *count = arena_new(&scratch, size_t, TOP_BINS * banks);
+    for (; banks > 1 && i + BANKS <= d; i += BANKS)
+        for (size_t b = 0; b < BANKS; b++)
+            count[b * TOP_BINS + (select_magnitude(x[i + b]) >> 20)]++;
+    for (; i < d; i++)
         count[select_magnitude(x[i]) >> 20]++;
+    for (size_t b = 0; b < TOP_BINS; b++)
+        for (size_t n = 1; n < banks; n++)
+            count[b] += count[n * TOP_BINS + b];
     for (size_t b = 0x7f8; b < TOP_BINS; b++) /* exponent 255 */
         if (count[b])
             return false;

@@ -26,7 +26,7 @@ static inline size_t sparse_k(double ratio, double count, size_t d)
 
 /* ---- the largest (select.c) ---- */
 
-enum { SELECT_BYTES = 2048 * sizeof(size_t) + 64 };
+enum { SELECT_BYTES = 4 * 2048 * sizeof(size_t) + 64 };
 
 static inline uint32_t select_magnitude(float v) { return wire_bits(v) & 0x7fffffffu; }
 

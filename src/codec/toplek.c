@@ -48,9 +48,8 @@ static size_t scratch_bytes(const double *p, size_t d)
     return SELECT_BYTES + arena_bytes(item, k_of(p, d));
 }
 
-static int larger_first(const void *a, const void *b)
+static inline int larger_first(const item *x, const item *y)
 {
-    const item *x = a, *y = b;
     if (x->magnitude != y->magnitude)
         return x->magnitude < y->magnitude ? 1 : -1;
     return x->index < y->index ? -1 : x->index > y->index;
@@ -64,18 +63,38 @@ static int index_first(const void *a, const void *b)
 
 static double square(float v) { return (double)v * (double)v; }
 
-/* How many of the k largest, sorted, to send. */
-static size_t how_many(const float *x, size_t d, const item *top, size_t k, double u)
+static void sink(item *heap, size_t n, size_t at)
+{
+    for (;;) {
+        size_t child = 2 * at + 1;
+        if (child + 1 < n && larger_first(&heap[child], &heap[child + 1]) > 0)
+            child++;
+        if (child >= n || larger_first(&heap[at], &heap[child]) <= 0)
+            return;
+        item v = heap[at];
+        heap[at] = heap[child], heap[child] = v;
+        at = child;
+    }
+}
+
+/* How many of the k largest to send; they end up last in top, largest first from the end.
+ * A heap, as few of the k are wanted in order. */
+static size_t how_many(const float *x, size_t d, item *top, size_t k, double u)
 {
     double total = 0, lost, before = 0;
     for (size_t i = 0; i < d; i++)
         total += square(x[i]);
     double target = (1 - (double)k / (double)d) * total;
     lost = total;
+    for (size_t i = k / 2; i-- > 0;)
+        sink(top, k, i);
     size_t j = 0;
     while (j < k && lost > target) {
+        item v = top[0];
         before = lost;
-        lost -= square(x[top[j++].index]);
+        lost -= square(x[v.index]);
+        top[0] = top[k - 1 - j], top[k - 1 - j] = v;
+        sink(top, k - ++j, 0);
     }
     if (j == 0 || j == d)
         return j;
@@ -107,8 +126,8 @@ static om_status encode(const double *p, const float *x, size_t d, rng r, arena 
     TRY(buf_reserve(out, bound(p, d)));
     if (k) {
         collect(x, d, t, ties, top);
-        qsort(top, k, sizeof(*top), larger_first);
         count = how_many(x, d, top, k, rng_unit(&r));
+        top += k - count;
         qsort(top, count, sizeof(*top), index_first);
     }
     uint8_t *to = out->data + out->len;

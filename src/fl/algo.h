@@ -47,6 +47,11 @@ typedef struct {
     om_status (*hvp)(void *ctx, const float *x, const float *v, float *hv, om_err *err);
     /* h (dim, dim) = the Hessian at x, both triangles. */
     om_status (*hess)(void *ctx, const float *x, float *h, om_err *err);
+    /* Value, gradient (dim) and Hessian at x from one pass over the data; g and h may be
+     * NULL.  x, value and gradient in double, as Newton's methods end at |g| = 1e-16; h in
+     * float, packed as in fl/linalg.h, as it need only be near. */
+    om_status (*jet)(void *ctx, const double *x, double *loss, double *g, float *h,
+                     om_err *err);
 } fl_oracle;
 
 /* A Hessian from dim products with unit vectors: for problems with nothing better. */
@@ -195,6 +200,9 @@ struct fl_algo {
                          om_err *err);
     om_status (*up_write)(const fl_env *e, uint8_t kind, const float *x, rng r, buf *up,
                           arena scratch, om_err *err);
+    /* Or NULL: the norm of the mean gradient where the last round began, in double; NAN
+     * before the first. */
+    double (*slope)(const fl_env *e, const void *server);
     /* Or NULL.  After the close, for each client whose message was received: the new
      * model, for methods whose clients finish the round with it and may then be away for
      * long.  Only drivers that say so can run such a method (fl_drive.ends). */

@@ -19,7 +19,8 @@ float *average_vector(const fl_env *e, void *server, uint32_t i); /* (dim) */
 const float *average_model(const fl_env *e, const void *server);  /* (dim) */
 
 om_status average_open(const fl_env *e, void *server, const float *x0, om_err *err);
-/* Makes the state ready for a round: what average_begin does before it writes. */
+/* Makes the state ready for a round, forgetting what an interrupted one received: what
+ * average_begin does before it writes. */
 void average_fresh(const fl_env *e, void *server);
 size_t average_down_bound(const fl_env *e);
 /* Down message: x as dim little-endian floats. */

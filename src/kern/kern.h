@@ -30,6 +30,8 @@ struct kern {
     /* ---- vectors of n floats; x and y may be equal, else must not overlap ---- */
     float (*dot)(const float *x, const float *y, size_t n);
     void (*axpy)(float *y, float a, const float *x, size_t n);       /* y += a x     */
+    /* y += sum_s a[s] x_s over 8 rows x_s of n, at steps of ld */
+    void (*axpy8)(float *y, const float *a, const float *x, size_t ld, size_t n);
     void (*scale)(float *y, float a, size_t n);                      /* y *= a       */
     void (*add)(float *y, const float *a, const float *b, size_t n); /* y = a + b    */
     void (*mul)(float *y, const float *a, const float *b, size_t n); /* y = a * b    */

@@ -26,6 +26,16 @@ static void axpy(float *y, float a, const float *x, size_t n)
         y[i] += a * x[i];
 }
 
+static void axpy8(float *y, const float *a, const float *x, size_t ld, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        float s = 0;
+        for (size_t k = 0; k < 8; k++)
+            s += a[k] * x[k * ld + i];
+        y[i] += s;
+    }
+}
+
 static void scale(float *y, float a, size_t n)
 {
     for (size_t i = 0; i < n; i++)
@@ -153,6 +163,7 @@ void vec_c(kern *k)
         .flags = k->flags,
         .dot = dot,
         .axpy = axpy,
+        .axpy8 = axpy8,
         .scale = scale,
         .add = add,
         .mul = mul,

@@ -70,6 +70,22 @@ static void axpy(float *y, float a, const float *x, size_t n)
         put(y + i, v_fma(v_set(a), get(x + i, n - i), get(y + i, n - i)), n - i);
 }
 
+static void axpy8(float *y, const float *a, const float *x, size_t ld, size_t n)
+{
+    V by[8];
+    for (size_t k = 0; k < 8; k++)
+        by[k] = v_set(a[k]);
+    for (size_t i = 0; i < n; i += W) {
+        size_t m = n - i;
+        V s = v_mul(by[0], get(x + i, m)), r = v_mul(by[1], get(x + ld + i, m));
+        for (size_t k = 2; k < 8; k += 2) {
+            s = v_fma(by[k], get(x + k * ld + i, m), s);
+            r = v_fma(by[k + 1], get(x + (k + 1) * ld + i, m), r);
+        }
+        put(y + i, v_add(get(y + i, m), v_add(s, r)), m);
+    }
+}
+
 static void scale(float *y, float a, size_t n)
 {
     for (size_t i = 0; i < n; i += W)
@@ -252,6 +268,7 @@ static void install(kern *k)
         .flags = flags,
         .dot = dot,
         .axpy = axpy,
+        .axpy8 = axpy8,
         .scale = scale,
         .add = add,
         .mul = mul,

@@ -6,7 +6,9 @@
 #include <stdlib.h>
 
 enum { USE_DROPOUT = 0x64726f70, USE_ARRIVAL = 0x61727269 };
-enum { WAVE_PER_THREAD = 4 };
+/* A thread's clients in a wave: more when their messages are short, as threads meet at the
+ * end of each. */
+enum { WAVE_PER_THREAD = 4, WAVE_MOST = 64, WAVE_BYTES = 4 << 20 };
 static const double unknown = (double)NAN;
 
 static const fl_algo *algo(const sim *s) { return s->conf.recipe.algo; }
@@ -57,12 +59,14 @@ static bool by_coins(const sim *s)
 }
 
 /* Ranks agree on it, so that they make the same waves. */
-static om_status choose_wave(sim *s, om_err *err)
+static om_status choose_wave(sim *s, size_t bound, om_err *err)
 {
     const sim_ranks *r = s->conf.ranks;
+    size_t fit = WAVE_BYTES / (bound + 1), per = size_max(WAVE_PER_THREAD, fit);
+    per = size_min(per, WAVE_MOST);
     uint64_t threads = (uint64_t)pool_threads(s->conf.pool), most = 0;
     if (!r) {
-        s->wave = (uint32_t)size_min(s->conf.asked, threads * WAVE_PER_THREAD);
+        s->wave = (uint32_t)size_min(s->conf.asked, threads * per);
     } else {
         uint64_t *all = mem_array((size_t)r->size, sizeof(*all));
         size_t *n_of = mem_array((size_t)r->size, sizeof(*n_of));
@@ -77,7 +81,7 @@ static om_status choose_wave(sim *s, om_err *err)
         mem_free(n_of);
         TRY(st);
         s->wave = (uint32_t)size_min(s->conf.asked,
-                                     most * WAVE_PER_THREAD * (uint64_t)r->size);
+                                     most * per * (uint64_t)r->size);
     }
     if (s->conf.attack.row || s->races)
         s->wave = s->conf.asked;
@@ -120,7 +124,7 @@ static om_status take_memory(sim *s, om_err *err)
     size_t threads = (size_t)pool_threads(s->conf.pool), asked = s->conf.asked;
     size_t bound = algo(s)->up_bound(e);
     TRY(choose_clock(s, err));
-    TRY(choose_wave(s, err));
+    TRY(choose_wave(s, bound, err));
     TRY(take_states(s, err));
     s->scratch_bytes = size_align(algo(s)->scratch_bytes(e), 64) + 64;
     s->server = mem_alloc(algo(s)->server_bytes(e));
@@ -523,6 +527,8 @@ static om_status by_round(sim *s, sim_row *row, om_err *err)
     }
     if (s->clients.fd_ >= 0)
         os_state_release(&s->clients);
+    if (algo(s)->slope)
+        row->slope = algo(s)->slope(&s->env, s->server);
     bool waits = row->received < c->cohort && row->received < row->asked;
     s->clock += waits && c->deadline > 0 ? c->deadline : s->lasts;
     s->env.round++;
@@ -533,7 +539,9 @@ om_status sim_round(sim *s, sim_row *out, om_err *err)
 {
     const sim_config *c = &s->conf;
     uint64_t from_ns = os_now_ns();
-    sim_row row = {.round = s->env.round, .score = {unknown, unknown, unknown}};
+    sim_row row = {.round = s->env.round,
+                   .slope = unknown,
+                   .score = {unknown, unknown, unknown}};
     TRY(s->async ? async_round(s, &row, err) : by_round(s, &row, err));
     row.total_down_bytes = s->total_down_bytes += row.down_bytes;
     row.total_up_bytes = s->total_up_bytes += row.up_bytes;

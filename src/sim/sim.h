@@ -81,6 +81,7 @@ typedef struct {
     uint64_t down_bytes, up_bytes; /* message bytes of this round */
     uint64_t total_down_bytes, total_up_bytes;
     double train_loss; /* mean over received clients by samples; NAN: none */
+    double slope; /* |grad f| where the round began, from methods that know; else NAN */
     sim_score score;
     double clock;   /* simulated seconds from the start to the end of this round */
     double seconds; /* of this round, evaluation apart; not saved */

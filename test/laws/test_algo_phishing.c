@@ -45,8 +45,8 @@ static bool load(test *t, problem *p)
     p->all[1] = CLIENTS * ROWS;
     p->split = (partition){CLIENTS, p->first, p->index};
     p->whole = (partition){1, p->all, p->index};
-    p->task = (logistic_task){&p->rows, p->label, &p->split, true, 1e-3};
-    p->one = (logistic_task){&p->rows, p->label, &p->whole, true, 1e-3};
+    p->task = (logistic_task){&p->rows, p->label, &p->split, true, 1e-3, NULL};
+    p->one = (logistic_task){&p->rows, p->label, &p->whole, true, 1e-3, NULL};
     return true;
 }
 
@@ -287,9 +287,94 @@ static void variance_reduction(test *t)
     unload(&p);
 }
 
+/* Second order, K = 8 d of the packed triangle's d (d + 1) / 2.  Hessians are in single
+ * precision, hence the tolerances. */
+static void second_golden(test *t)
+{
+    static const struct {
+        const char *algo, *codec, *codec_params, *more;
+        uint32_t at[3];
+        double gap[3], tolerance;
+    } rows[] = {
+        {"fednl", "topk", "k=552", "", {1, 5, 10},
+         {2.1923652602e-2, 6.5979113720e-3, 3.2693365673e-4}, 2e-5},
+        {"fednl", "topk", "k=552", "option=a", {2, 3, 5},
+         {6.2324064220e-3, 2.0077034406e-3, 6.0403344146e-5}, 2e-3},
+        {"fednl-ls", "topk", "k=552", "option=a", {6, 10, 20},
+         {3.0299499479e-3, 9.6359250740e-5, 3.3254560217e-10}, 3e-3},
+        {"fednl", "rankr", "rank=1", "", {3, 10, 0}, {1.2438687626e-2, 6.9304171646e-4, 0},
+         1e-4},
+        {"fednl", "identity", "", "", {3, 10, 0}, {4.3082918807e-3, 1.2996182296e-6, 0},
+         2e-4},
+    };
+    problem p;
+    if (!load(t, &p))
+        return;
+    sim *newton = start(t, &p, "fednl", "", "identity", "");
+    run(t, newton, 25);
+    double shift = gap(t, &p, sim_model(newton), NULL); /* rows are floats here */
+    CHECK_NEAR(t, shift, 0, 1e-8);
+    sim_close(newton);
+    for (size_t i = 0; i < countof(rows); i++) {
+        sim *s = start(t, &p, rows[i].algo, rows[i].more, rows[i].codec,
+                       rows[i].codec_params);
+        for (int k = 0; k < 3 && rows[i].at[k]; k++) {
+            run(t, s, rows[i].at[k] - sim_rounds_done(s));
+            double found = gap(t, &p, sim_model(s), NULL) - shift;
+            if (!(fabs(found / rows[i].gap[k] - 1) < rows[i].tolerance))
+                test_fail(t, __FILE__, __LINE__, "%s %s %s: gap %.10g after %u, golden %.10g",
+                          rows[i].algo, rows[i].more, rows[i].codec, found, rows[i].at[k],
+                          rows[i].gap[k]);
+        }
+        sim_close(s);
+    }
+    unload(&p);
+}
+
+/* Rounds to |grad f|^2 <= 1e-20 against the reference's one run each; its gradient is known
+ * a round later. */
+static void second_counts(test *t)
+{
+    static const struct {
+        const char *algo, *codec, *codec_params, *more;
+        uint32_t reference;
+        double low, high; /* of the reference's rounds */
+    } rows[] = {
+        {"fednl", "topk", "k=552", "", 20, 0.9, 1.1},
+        {"fednl", "randseqk", "k=552", "", 52, 0.8, 1.2},
+        {"fednl", "natural", "", "", 19, 0.8, 1.2},
+        {"fednl", "identity", "", "", 14, 0.9, 1.1},
+        {"fednl", "topk", "k=552", "option=a", 11, 0.9, 1.1},
+        {"fednl-bc", "topk", "k=552", "p=0.5,down=topk,down_ratio=0.2", 21, 0.6, 1.4},
+        {"newton-3pc", "topk", "k=552", "variant=cbag,p=0.5", 16, 0.6, 1.4},
+        {"bl1", "topk", "ratio=0.06", "", 10, 0.6, 1.6},
+    };
+    problem p;
+    if (!load(t, &p))
+        return;
+    for (size_t i = 0; i < countof(rows); i++) {
+        sim *s = start(t, &p, rows[i].algo, rows[i].more, rows[i].codec,
+                       rows[i].codec_params);
+        sim_row row = {.slope = 1};
+        om_err err = {0};
+        while (!(row.slope <= 1e-10) && sim_rounds_done(s) < 2 * rows[i].reference + 1)
+            CHECK_OK(t, sim_round(s, &row, &err), err);
+        uint32_t n = sim_rounds_done(s) - 1;
+        if (!(n >= rows[i].low * rows[i].reference && n <= rows[i].high * rows[i].reference))
+            test_fail(t, __FILE__, __LINE__,
+                      "%s %s %s: %u rounds (|grad f| %g), the reference took %u",
+                      rows[i].algo, rows[i].more, rows[i].codec, n, row.slope,
+                      rows[i].reference);
+        sim_close(s);
+    }
+    unload(&p);
+}
+
 int main(int argc, char **argv)
 {
     static const test_case cases[] = {
+        {"second_golden", "FedNL's gaps after fixed rounds", second_golden},
+        {"second_counts", "FedNL's rounds to |grad f| = 1e-10", second_counts},
         {"golden", "gaps after fixed rounds, to single precision", golden},
         {"counts", "rounds to |grad f|^2 = 1e-10", counts},
         {"variance_reduction", "page, l-svrg and saga against the reference; SGD beside",

@@ -4,7 +4,7 @@
  * the optimum that its simpler relative misses. */
 #include "fl_loop.h"
 
-#include "fl/grad.h"
+#include "fl/second.h"
 
 /* ---- special cases ---- */
 
@@ -56,6 +56,30 @@ static void coincide(test *t)
         {{"3pc-v4", "lr=0.5,second=identity", "topk", "ratio=0.2", 0, 0},
          {"dcgd", "lr=0.5", "identity", "", 0, 0},
          2e-5},
+        {{"newton-3pc", "variant=ef21,option=b", "topk", "ratio=0.2", 0, 0},
+         {"fednl", "", "topk", "ratio=0.2", 0, 0},
+         0},
+        {{"newton-3pc", "variant=cbag,p=1,option=b", "topk", "ratio=0.2", 0, 0},
+         {"fednl", "", "topk", "ratio=0.2", 0, 0},
+         0},
+        {{"newton-3pc", "variant=clag,zeta=0,option=b", "topk", "ratio=0.2", 0, 0},
+         {"fednl", "", "topk", "ratio=0.2", 0, 0},
+         0},
+        {{"fednl-cr", "m=0,init=zero", "topk", "ratio=0.2", 0, 0},
+         {"fednl", "init=zero", "topk", "ratio=0.2", 0, 0},
+         0},
+        {{"fednl-bc", "mu=0.05", "identity", "", 0, 0},
+         {"fednl", "option=a,mu=0.05", "identity", "", 0, 0},
+         1e-4},
+        {{"bl1", "l2=0,mu=0.05", "identity", "", 0, 0},
+         {"fednl-bc", "mu=0.05", "identity", "", 0, 0},
+         1e-4},
+        {{"bl2", "l2=0,drawn=10", "identity", "", 0, 0},
+         {"fednl-pp", "drawn=10", "identity", "", 0, 0},
+         1e-4},
+        {{"fednl-pp", "drawn=10", "identity", "", 0, 0},
+         {"fednl", "", "identity", "", 0, 0},
+         1e-4},
         {{"3pc-v5", "lr=0.5,p=1", "topk", "ratio=0.2", 0, 0},
          {"dcgd", "lr=0.5", "identity", "", 0, 0},
          2e-5},
@@ -552,9 +576,95 @@ static void majority(test *t)
     loop_close(&l);
 }
 
+/* FedNew's duals add up to 0, quantised or not: what is sent is what both sides add. */
+static void duals(test *t)
+{
+    static const char *const codec_of[] = {"identity", "qsgd"};
+    for (size_t k = 0; k < countof(codec_of); k++) {
+        loop l;
+        double most = 0;
+        loop_open(t, &l, &even, "fednew", "", codec_of[k], "");
+        rounds(t, &l, 30);
+        for (uint32_t j = 0; j < DIM; j++) {
+            double sum = 0;
+            for (uint32_t i = 0; i < N; i++) {
+                double v = second_vector(&l.e, l.clients + i * l.client_stride, 0)[j];
+                sum += v;
+                most = fmax(most, fabs(v));
+            }
+            CHECK_NEAR(t, sum, 0, 1e-12);
+        }
+        CHECK(t, most > 0.1);
+        loop_close(&l);
+    }
+}
+
+/* The server's H is the mean of the clients' H_i, whatever the codec. */
+static void hessians_agree(test *t)
+{
+    static const char *const codec_of[] = {"topk", "natural", "rankr", "randseqk"};
+    second_shape s = {.scalars = 1, .client_tris = 1};
+    for (size_t k = 0; k < countof(codec_of); k++) {
+        loop l;
+        loop_open(t, &l, &even, "fednl", "init=zero", codec_of[k], "");
+        rounds(t, &l, 10);
+        second_server v = second_server_of(&l.e, &s, l.server);
+        double largest = 0;
+        for (size_t j = 0; j < tri_size(DIM); j++) {
+            double mean = 0;
+            for (uint32_t i = 0; i < N; i++)
+                mean += (double)second_tri(&l.e, &s, l.clients + i * l.client_stride, 0)[j] / N;
+            CHECK_NEAR(t, v.h[j], mean, 1e-6);
+            largest = fmax(largest, fabs(mean));
+        }
+        CHECK(t, largest > 0.05);
+        loop_close(&l);
+    }
+}
+
+/* Against linear algebra done otherwise: residuals and orthonormality. */
+static void systems(test *t)
+{
+    enum { D = 50 };
+    static double h[D * (D + 1) / 2], a[D * D], v[D * D], w[D], b[D], x[D], y[D];
+    rng r = rng_for(9, 9, 9, 9);
+    for (size_t i = 0; i < D; i++) {
+        b[i] = x[i] = rng_normal(&r);
+        for (size_t j = i; j < D; j++)
+            h[tri_row(D, i) + j] = rng_normal(&r) / 20 + (i == j ? 2 : 0);
+    }
+    tri_unpack(h, D, 0, a);
+    CHECK(t, cholesky(a, D, NULL));
+    cholesky_solve(a, D, x);
+    tri_times(h, D, x, y);
+    for (size_t i = 0; i < D; i++)
+        CHECK_NEAR(t, y[i], b[i], 1e-12);
+    tri_unpack(h, D, -4, a);
+    CHECK(t, !cholesky(a, D, NULL));
+    tri_unpack(h, D, 0, a);
+    for (size_t i = 0; i < D; i++)
+        for (size_t j = 0; j < i; j++)
+            a[i * D + j] = a[j * D + i];
+    CHECK(t, sym_eigen(a, D, w, v));
+    for (size_t k = 0; k < D; k++) {
+        tri_times(h, D, v + k * D, y);
+        for (size_t i = 0; i < D; i++)
+            CHECK_NEAR(t, y[i], w[k] * v[k * D + i], 1e-12);
+        for (size_t l = 0; l <= k; l++) {
+            double s = 0;
+            for (size_t i = 0; i < D; i++)
+                s += v[k * D + i] * v[l * D + i];
+            CHECK_NEAR(t, s, k == l, 1e-13);
+        }
+    }
+}
+
 int main(int argc, char **argv)
 {
     static const test_case cases[] = {
+        {"duals", "FedNew's duals add up to 0", duals},
+        {"hessians_agree", "FedNL's H is the mean of the clients'", hessians_agree},
+        {"systems", "Cholesky, solves and eigenvalues by their residuals", systems},
         {"coincide", "special cases are the simpler method", coincide},
         {"storm_is_sgd", "storm with a = 1", storm_is_sgd},
         {"tracked_means", "control variates, with clients away", tracked_means},

@@ -165,6 +165,9 @@ static double call(const kern *k, int fn, bench_set *s, size_t at, size_t n)
         return 0;
     case 20:
         return (double)k->rmsnorm(a, a, b, 1e-5f, n);
+    case 21:
+        k->axpy8(a, (const float[]){1, .5f, -.25f, 2, -1, .125f, .75f, -.5f}, s->b, 1, n);
+        return 0;
     default:
         return -1;
     }
@@ -176,7 +179,7 @@ static void vectors(test *t)
     size_t count = variants(v, countof(v));
     static bench_set ref, got;
     for (size_t i = 0; i < count; i++)
-        for (int fn = 0; fn <= 20; fn++)
+        for (int fn = 0; fn <= 21; fn++)
             for (size_t n = 0; n <= N; n += test_quick() && n > 70 ? 11 : 1) {
                 size_t at = PAD + n % 7;
                 set_fill(&ref, (uint32_t)n);

@@ -1,5 +1,6 @@
 /* test_oracle.c - the clients' problems against finite differences: value, gradient,
  * Hessian times vector and Hessian agree with one another, for every convex oracle. */
+#include "fl/linalg.h"
 #include "fl/oracle/logistic.h"
 #include "fl/oracle/multinomial.h"
 #include "fl/oracle/quadratic.h"
@@ -89,6 +90,36 @@ static void agree(test *t, const fl_oracle *f)
     }
 }
 
+/* Value, gradient and packed Hessian in one: those of the single functions, the gradient
+ * by differences in double. */
+static void jet_agrees(test *t, const fl_oracle *f)
+{
+    size_t d = f->dim;
+    double x[MOST], up[MOST], dn[MOST], g[MOST], loss, hi, lo, alone;
+    float xf[MOST], h[MOST * MOST], packed[MOST * MOST];
+    om_err err = {0};
+    rng r = rng_for(4, 7, 1, 8);
+    for (int k = 0; k < 5; k++) {
+        double along = 0, v[MOST], step = 1e-5;
+        for (size_t i = 0; i < d; i++) {
+            xf[i] = (float)rng_normal(&r), x[i] = (double)xf[i], v[i] = rng_normal(&r);
+            up[i] = x[i] + step * v[i], dn[i] = x[i] - step * v[i];
+        }
+        CHECK_OK(t, f->jet(f->ctx, x, &loss, g, packed, &err), err);
+        CHECK_OK(t, f->value(f->ctx, xf, &alone, &err), err);
+        CHECK_NEAR(t, loss, alone, 1e-9 * (1 + alone));
+        CHECK_OK(t, f->jet(f->ctx, up, &hi, NULL, NULL, &err), err);
+        CHECK_OK(t, f->jet(f->ctx, dn, &lo, NULL, NULL, &err), err);
+        for (size_t i = 0; i < d; i++)
+            along += g[i] * v[i];
+        CHECK_NEAR(t, (hi - lo) / (2 * step), along, 1e-8 * (1 + fabs(along)));
+        CHECK_OK(t, f->hess(f->ctx, xf, h, &err), err);
+        for (size_t i = 0; i < d; i++)
+            for (size_t j = i; j < d; j++)
+                CHECK_NEAR(t, packed[tri_row(d, i) + j], h[i * d + j], 1e-5);
+    }
+}
+
 /* The mean over the minibatches of one shuffle, each by its size, is the gradient. */
 static void batches(test *t, const fl_oracle *f)
 {
@@ -112,14 +143,18 @@ static void batches(test *t, const fl_oracle *f)
 static void logistic_agrees(test *t)
 {
     table a;
+    kern k;
     table_open(t, &a, 2);
     for (int intercept = 0; intercept < 2; intercept++) {
-        logistic_task task = {&a.rows, a.sign, &a.split, intercept, 0.01};
+        logistic_task task = {&a.rows, a.sign, &a.split, intercept, 0.01, NULL};
+        kern_init(&k, 0);
         for (uint32_t c = 0; c < 2; c++) {
             logistic self;
             fl_oracle f;
             logistic_oracle(&task, c, &self, &f);
-            agree(t, &f), batches(t, &f);
+            jet_agrees(t, &f);
+            task.k = &k; /* the dense form */
+            agree(t, &f), jet_agrees(t, &f), batches(t, &f);
         }
     }
     table_close(&a);
@@ -135,7 +170,7 @@ static void multinomial_agrees(test *t)
         fl_oracle f;
         multinomial_oracle(&task, c, &self, &f);
         CHECK_INT(t, f.dim, 4 * (FEATURES + 1));
-        agree(t, &f), batches(t, &f);
+        agree(t, &f), jet_agrees(t, &f), batches(t, &f);
     }
     table_close(&a);
 }
@@ -145,7 +180,7 @@ static void two_classes(test *t)
 {
     table a;
     table_open(t, &a, 2);
-    logistic_task lt = {&a.rows, a.sign, &a.split, true, 0};
+    logistic_task lt = {&a.rows, a.sign, &a.split, true, 0, NULL};
     multinomial_task mt = {&a.rows, a.label, 2, &a.split, true, 0};
     float w[FEATURES + 1], x[2 * (FEATURES + 1)], g[FEATURES + 1], mg[2 * (FEATURES + 1)];
     double one, two, accuracy[2];
@@ -200,6 +235,7 @@ static void quadratic_agrees(test *t)
     CHECK_OK(t, quadratic_open(&c, &q, &err), err);
     quadratic_oracle(q, 1, &f);
     agree(t, &f);
+    jet_agrees(t, &f);
     quadratic_close(q);
 }
 

@@ -55,7 +55,7 @@ static void recipe_of(test *t, sim_config *c, const char *algo, const char *code
 {
     static const char *const params[] = {"batch=10,local_epochs=2,lr=0.02,alpha=1",
                                          "batch=10,local_epochs=2,lr=0.05",
-                                         "batch=10,lr=0.05", "lr=0.05"};
+                                         "batch=10,lr=0.05", "lr=0.05", ""};
     const char *const names[] = {codec_name, "randk", "identity"};
     om_err err = {0};
     for (size_t i = 0; i < countof(params) * countof(names); i++)
@@ -361,7 +361,7 @@ static bool logreg_open(test *t, logreg *l, const char *file, uint32_t n, uint32
         l->split.first[c] = (size_t)c * used;
     for (uint32_t i = 0; i < n * used; i++)
         l->split.index[i] = i;
-    l->task = (logistic_task){&l->rows, l->label, &l->split, true, 1e-3};
+    l->task = (logistic_task){&l->rows, l->label, &l->split, true, 1e-3, NULL};
     return true;
 }
 

@@ -17,6 +17,7 @@ typedef struct {
     const partition *split; /* who owns which row */
     bool intercept;
     double l2;
+    const kern *k; /* NULL: Hessians by the rows' zeros alone, see jet */
 } logistic_task;
 
 size_t logistic_dim(const logistic_task *t);

@@ -1,5 +1,6 @@
 /* multinomial.c - see multinomial.h.  Sums over rows are in row order. */
 #include "fl/oracle/multinomial.h"
+#include "fl/linalg.h"
 
 #include <math.h>
 
@@ -144,6 +145,70 @@ static om_status hess(void *ctx, const float *x, float *h, om_err *err)
     return fl_hess_by_hvp(ctx, hvp, multinomial_dim(self->task), x, h, err);
 }
 
+/* Packed h += weight a_r a_r' (x) (diag p - p p'). */
+static void add_packed(const multinomial_task *t, size_t r, const double *p, double weight,
+                       float *h)
+{
+    const data_sparse *d = t->rows;
+    size_t w = features(t), n = multinomial_dim(t), from = d->row[r];
+    size_t count = d->row[r + 1] - from + t->intercept;
+    for (uint32_t k = 0; k < t->n_classes; k++)
+        for (uint32_t l = k; l < t->n_classes; l++)
+            for (size_t i = 0; i < count; i++) {
+                bool one_i = from + i == d->row[r + 1];
+                size_t ci = one_i ? w - 1 : d->col[from + i];
+                double by = weight * p[k] * ((k == l) - p[l]);
+                float v = (float)(by * (one_i ? 1 : (double)d->value[from + i]));
+                float *row = h + tri_row(n, k * w + ci) + l * w;
+                for (size_t j = k == l ? i : 0; j < count; j++) {
+                    bool one_j = from + j == d->row[r + 1];
+                    row[one_j ? w - 1 : d->col[from + j]] +=
+                        v * (one_j ? 1 : d->value[from + j]);
+                }
+            }
+}
+
+static om_status jet(void *ctx, const double *x, double *loss, double *g, float *h,
+                     om_err *err)
+{
+    const multinomial *self = ctx;
+    const multinomial_task *t = self->task;
+    const data_sparse *d = t->rows;
+    size_t w = features(t), n = multinomial_dim(t);
+    double p[MULTINOMIAL_MOST_CLASSES], weight = 1.0 / (double)self->n, sum = 0;
+    (void)err;
+    for (size_t i = 0; i < n; i++) {
+        sum += 0.5 * t->l2 * x[i] * x[i];
+        if (g)
+            g[i] = t->l2 * x[i];
+    }
+    if (h)
+        memset(h, 0, tri_size(n) * sizeof(float));
+    for (size_t j = 0; j < self->n; j++) {
+        size_t r = self->index[j];
+        for (uint32_t k = 0; k < t->n_classes; k++) {
+            p[k] = t->intercept ? x[k * w + w - 1] : 0;
+            for (size_t e = d->row[r]; e < d->row[r + 1]; e++)
+                p[k] += (double)d->value[e] * x[k * w + d->col[e]];
+        }
+        double own = p[t->label[r]];
+        sum += weight * (softmax(p, t->n_classes) - own);
+        if (h)
+            add_packed(t, r, p, weight, h);
+        for (uint32_t k = 0; g && k < t->n_classes; k++) {
+            double by = weight * (p[k] - (k == t->label[r]));
+            for (size_t e = d->row[r]; e < d->row[r + 1]; e++)
+                g[k * w + d->col[e]] += by * (double)d->value[e];
+            if (t->intercept)
+                g[k * w + w - 1] += by;
+        }
+    }
+    for (size_t i = 0; h && i < n; i++)
+        h[tri_row(n, i) + i] += (float)t->l2;
+    *loss = sum;
+    return OM_OK;
+}
+
 void multinomial_oracle(const multinomial_task *t, uint32_t client, multinomial *self,
                         fl_oracle *out)
 {
@@ -160,6 +225,7 @@ void multinomial_oracle(const multinomial_task *t, uint32_t client, multinomial 
         .value = value,
         .hvp = hvp,
         .hess = hess,
+        .jet = jet,
     };
 }
 

@@ -1,5 +1,6 @@
 /* quadratic.c - see quadratic.h. */
 #include "fl/oracle/quadratic.h"
+#include "fl/linalg.h"
 
 #include <math.h>
 
@@ -153,6 +154,48 @@ static om_status hess(void *ctx, const float *x, float *h, om_err *err)
     return fl_hess_by_hvp(ctx, hvp, ((const member *)ctx)->q->conf.dim, x, h, err);
 }
 
+/* H = R A R with R = I - 2 v v'. */
+static void packed(const member *m, float *h)
+{
+    const float *v = m->q->v;
+    size_t d = m->q->conf.dim;
+    double s = 0;
+    for (size_t k = 0; k < d; k++)
+        s += (double)m->a[k] * (double)v[k] * (double)v[k];
+    for (size_t i = 0; i < d; i++)
+        for (size_t j = i; j < d; j++) {
+            double vv = (double)v[i] * (double)v[j];
+            double both = (double)m->a[i] + (double)m->a[j];
+            double on = i == j ? (double)m->a[i] : 0;
+            h[tri_row(d, i) + j] = (float)(on + 4 * vv * s - 2 * vv * both);
+        }
+}
+
+static om_status jet(void *ctx, const double *x, double *loss, double *g, float *h,
+                     om_err *err)
+{
+    const member *m = ctx;
+    const float *v = m->q->v;
+    size_t d = m->q->conf.dim;
+    double s = 0, back = 0;
+    (void)err;
+    *loss = 0;
+    for (size_t j = 0; j < d; j++)
+        s += 2 * (double)v[j] * x[j];
+    for (size_t j = 0; j < d; j++) {
+        double away = x[j] - (double)v[j] * s - (double)m->c[j], r = (double)m->a[j] * away;
+        *loss += 0.5 * r * away;
+        back += 2 * (double)v[j] * r;
+        if (g)
+            g[j] = r;
+    }
+    for (size_t j = 0; g && j < d; j++)
+        g[j] -= (double)v[j] * back;
+    if (h)
+        packed(m, h);
+    return OM_OK;
+}
+
 void quadratic_oracle(quadratic *q, uint32_t client, fl_oracle *out)
 {
     BUG_IF(client >= q->conf.n_clients);
@@ -165,6 +208,7 @@ void quadratic_oracle(quadratic *q, uint32_t client, fl_oracle *out)
         .value = value,
         .hvp = hvp,
         .hess = hess,
+        .jet = jet,
     };
 }
 
