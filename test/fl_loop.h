@@ -77,6 +77,8 @@ static const loop_setting settings[] = {
     {"vr-marina", "lr=0.4,batch=8", "randk", "ratio=0.3", 800, 1e-6},
     {"pp-marina", "lr=0.15,drawn=4", "randk", "ratio=0.5", 1500, 1e-6},
     {"byz-ef21-sgdm", "lr=0.1,eta=0.3", "topk", "ratio=0.2", 2000, 1e-6},
+    {"clip21", "lr=0.5,tau=0.2", "identity", "", 400, 1e-6},
+    {"clip21", "lr=0.3,tau=0.2,eta=0.5", "natural", "", 800, 1e-6},
     {"byz-vr-marina", "lr=0.4,batch=8", "randk", "ratio=0.3", 800, 1e-6},
     {"byz-vr-marina-pp", "lr=0.1,batch=8,clip=4,p=0.3", "randk", "ratio=0.5", 1500, 1e-6},
     {"byz-dasha", "lr=0.3", "randk", "ratio=0.3", 1000, 1e-6},

@@ -18,6 +18,8 @@ rules=(
     "mean"
     "mean pre=arc+nnm"
     "mean screen=2"
+    "mean screen=1.5"
+    "mean screen=1.1"
     "median"
     "median pre=nnm"
     "trimmed_mean"

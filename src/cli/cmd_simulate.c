@@ -377,7 +377,7 @@ static om_status open_all(job *j, om_err *err)
     s.asked = (uint32_t)asked;
     if (s.recipe.privacy.on) {
         privacy_rule *p = &s.recipe.privacy;
-        TRY(privacy_settle(p, s.cohort, s.n_clients, (uint32_t)c->rounds, err));
+        TRY(fl_recipe_private(&s.recipe, s.cohort, s.n_clients, (uint32_t)c->rounds, err));
         cli_note(j->c, "privacy: noise multiplier %.4g for epsilon %g at delta %g",
                  p->p[PRIVACY_NOISE], p->p[PRIVACY_EPSILON], p->p[PRIVACY_DELTA]);
         j->privacy = *p;

@@ -446,6 +446,8 @@ static om_status config_text(const coord *c, buf *out, om_err *err)
         json_put_f64(&o, "noise_multiplier", k->privacy.p[PRIVACY_NOISE]);
         json_put_f64(&o, "max_grad_norm", k->privacy.p[PRIVACY_CLIP]);
         json_put_f64(&o, "clip_quantile", k->privacy.p[PRIVACY_QUANTILE]);
+        if (k->privacy.p[PRIVACY_MECHANISM] > 0.5) /* else as runs before it wrote it */
+            json_put_f64(&o, "mechanism", k->privacy.p[PRIVACY_MECHANISM]);
     }
     json_put_str(&o, "kind", str_of(k->kind));
     json_put_str(&o, "task", str_of(k->task));
@@ -471,8 +473,12 @@ static om_status noise_secret(coord *c, om_err *err)
         return fail(err, st, "coord: '%s' is too long a path", c->cfg.dir);
     if (p->p[PRIVACY_SAMPLING] > 0.5)
         return fail(err, OM_EUNSUPPORTED,
-                    "coord: devices come when they can, not by coins; set "
+                    "coord: devices come when they can, not by coins or in turns; set "
                     "privacy.sampling to everyone");
+    if (privacy_at_clients(p))
+        return fail(err, OM_EUNSUPPORTED,
+                    "coord: privacy.unit example runs in octomil simulate alone; set it to "
+                    "client");
     if (!os_exists(path)) {
         TRY(os_mkdirs(c->cfg.dir, err));
         TRY(os_entropy(p->secret, sizeof(p->secret), err));

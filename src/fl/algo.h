@@ -161,6 +161,9 @@ typedef struct {
 om_status fl_recipe_drive(fl_recipe *r, const fl_drive *d, om_err *err);
 /* "krum" and "num_byzantine=3,pre=nnm" over what r holds; "" is the mean. */
 om_status fl_recipe_robust(fl_recipe *r, str name, str params, om_err *err);
+/* privacy_settle, where privacy is on: before a run of `rounds`. */
+om_status fl_recipe_private(fl_recipe *r, uint32_t wanted, uint32_t n_clients,
+                            uint32_t rounds, om_err *err);
 /* The checks alone, after p or up_p were changed by param_set. */
 om_status fl_recipe_check(const fl_recipe *r, om_err *err);
 

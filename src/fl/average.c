@@ -20,20 +20,27 @@ _Static_assert(sizeof(head) == 64, "vectors start on a cache line");
 
 static size_t stride(const fl_env *e) { return size_align(e->dim * sizeof(float), 64); }
 
+/* Head, what correlated noise remembers, vectors. */
+static size_t past_bytes(const fl_env *e)
+{
+    return e->privacy ? privacy_past_bytes(e->privacy, e->dim) : 0;
+}
+
 size_t average_bytes(const fl_env *e, uint32_t own_vectors)
 {
-    return sizeof(head) + (2 + (size_t)own_vectors) * stride(e);
+    return sizeof(head) + past_bytes(e) + (2 + (size_t)own_vectors) * stride(e);
 }
+
+static void *past_of(void *server) { return (char *)server + sizeof(head); }
 
 float *average_vector(const fl_env *e, void *server, uint32_t i)
 {
-    return (float *)(void *)((char *)server + sizeof(head) + i * stride(e));
+    return (float *)(void *)((char *)past_of(server) + past_bytes(e) + i * stride(e));
 }
 
 const float *average_model(const fl_env *e, const void *server)
 {
-    (void)e;
-    return (const float *)(const void *)((const char *)server + sizeof(head));
+    return (const float *)(const void *)((const char *)server + sizeof(head) + past_bytes(e));
 }
 
 om_status average_open(const fl_env *e, void *server, const float *x0, om_err *err)
@@ -91,7 +98,7 @@ static size_t id_bytes(const fl_env *e)
     return size_align((size_t)e->cohort * sizeof(uint32_t), 64);
 }
 
-static bool is_private(const fl_env *e) { return e->privacy && e->privacy->on; }
+static bool is_private(const fl_env *e) { return privacy_at_server(e->privacy); }
 
 size_t fl_round_bytes(const fl_env *e)
 {
@@ -187,8 +194,8 @@ static om_status release_private(const fl_env *e, head *h, float *out, om_err *e
 {
     if (h->received == 0)
         privacy_begin(e->kept, e->dim);
-    return privacy_release(e->privacy, ledger(h), e->kept, e->dim, e->cohort, e->seed,
-                           e->round, out, err);
+    return privacy_release(e->privacy, ledger(h), e->kept, past_of(h), e->dim, e->cohort,
+                           e->seed, e->round, out, err);
 }
 
 /* ---- receiving ---- */
@@ -287,6 +294,8 @@ om_status average_sum(const fl_env *e, void *server, double divisor, float **out
     float *sum = average_vector(e, server, 1);
     bool ready = is_robust(e) || is_private(e);
     *out = NULL;
+    if (privacy_at_clients(e->privacy))
+        TRY(privacy_count(e->privacy, ledger(h), err));
     if (h->received == 0 && !is_private(e))
         return OM_OK;
     float scale = (float)(1.0 / divisor);

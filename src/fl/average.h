@@ -1,7 +1,8 @@
 /* average.h - the server's half that fedavg and its relatives share: a model, and the
  * weighted mean of the updates of a round, folded in as they come.
  *
- * State, flat: a 64-byte head, then vectors of dim floats at 64-byte steps:
+ * State, flat: a 64-byte head, what correlated noise remembers (privacy.h), then vectors
+ * of dim floats at 64-byte steps:
  *     vector 0  x, the model         vector 1  the running sum of weight * update
  *     vector 2  on: the algorithm's own (server momentum, second moments)
  * The memory is that of the model, never clients x model. */

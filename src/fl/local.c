@@ -11,6 +11,8 @@
 #include "codec/wire.h"
 #include "fl/average.h"
 
+#include <math.h>
+
 enum { USE_SHUFFLE = 0x10000000 };
 enum { FEEDBACK_AUTO, FEEDBACK_OFF, FEEDBACK_ON };
 
@@ -69,8 +71,16 @@ static size_t optimizer_bytes(const fl_env *e)
 
 size_t local_scratch_bytes(const fl_env *e)
 {
-    return 3 * (e->dim * sizeof(float) + 64) + optimizer_bytes(e) +
+    size_t noisy = privacy_at_clients(e->privacy) ? privacy_bytes(e->dim) + 64 : 0;
+    return 3 * (e->dim * sizeof(float) + 64) + optimizer_bytes(e) + noisy +
            e->up->scratch_bytes(e->up_p, e->dim);
+}
+
+/* Passes are counted in steps that see every example once on average. */
+uint32_t local_private_steps(const double *p, double rate)
+{
+    double steps = p[LOCAL_STEPS] >= 1 ? p[LOCAL_STEPS] : p[LOCAL_EPOCHS] * ceil(1 / rate);
+    return steps < 1e9 ? (uint32_t)steps : 1000000000;
 }
 
 size_t local_up_bound(const fl_env *e) { return e->up->bound(e->up_p, e->dim); }
@@ -83,6 +93,10 @@ typedef struct {
 static schedule schedule_of(const fl_env *e, const fl_oracle *f)
 {
     schedule s = {.per_epoch = 1};
+    if (privacy_at_clients(e->privacy)) {
+        s.steps = local_private_steps(e->p, e->privacy->p[PRIVACY_EXAMPLE_RATE]);
+        return s;
+    }
     if (e->p[LOCAL_BATCH] >= 1 && f->sgrad) {
         s.batch = (uint32_t)e->p[LOCAL_BATCH];
         s.per_epoch = (f->n_samples + s.batch - 1) / s.batch;
@@ -107,6 +121,33 @@ static bool fused(const fl_env *e, const fl_oracle *f, const schedule *s, double
            e->p[LOCAL_OPTIMIZER] < 0.5 && e->p[LOCAL_CLIP] <= 0 && e->p[LOCAL_DECAY] <= 0;
 }
 
+/* g = the noisy mean of a step of DP-SGD: every example is drawn by a coin of its own, and
+ * its gradient clipped alone.  The sum is divided by the number that is expected, for the
+ * one that came is a secret; nobody drawn leaves noise. */
+static om_status noisy_gradient(const fl_env *e, uint32_t id, const fl_oracle *f, uint64_t t,
+                                const float *y, void *room, float *g, double *loss,
+                                om_err *err)
+{
+    const privacy_rule *p = e->privacy;
+    const privacy_ledger fixed = {.released = t}; /* the clipping length stays */
+    privacy_step s = privacy_step_of(p, e->seed, e->round, id, t);
+    float *one = privacy_update(room, e->dim);
+    double sum = 0, came = 0, expected = p->p[PRIVACY_EXAMPLE_RATE] * (double)f->n_samples;
+    privacy_begin(room, e->dim);
+    for (uint64_t i = 0; i < f->n_samples; i++) {
+        double l = 0;
+        if (!privacy_drawn(p, &s))
+            continue;
+        rng example = rng_for(e->seed, e->round, id, USE_SHUFFLE);
+        example.ctr = i;
+        TRY(f->sgrad(f->ctx, y, 1, example, one, &l, err));
+        privacy_add(p, &fixed, room, e->dim);
+        sum += l, came++;
+    }
+    *loss = came > 0 ? sum / came : 0;
+    return privacy_step_mean(p, &s, room, e->dim, expected, g, err);
+}
+
 static om_status gradient(const fl_env *e, uint32_t id, const fl_oracle *f,
                           const schedule *s, uint64_t t, const float *y, float *g,
                           double *loss, om_err *err)
@@ -125,15 +166,24 @@ om_status local_train(const fl_env *e, uint32_t id, const fl_oracle *f, double m
     const nn_optim *o = optimizer(e->p, own);
     void *state = arena_alloc(&scratch, 1, 64, o->state_bytes(own, e->dim));
     float pull = (float)mu;
+    bool noisy = privacy_at_clients(e->privacy);
+    void *room = noisy ? arena_alloc(&scratch, 1, 64, privacy_bytes(e->dim)) : NULL;
+    if (noisy && !f->sgrad)
+        return fail(err, OM_EUNSUPPORTED,
+                    "client %u: privacy.unit example needs gradients of single examples, and "
+                    "this problem has only whole ones; set unit to client", (unsigned)id);
     for (uint64_t t = 0; t < s.steps; t++) {
         double l = 0;
-        if (!shift && fused(e, f, &s, mu)) {
+        if (!noisy && !shift && fused(e, f, &s, mu)) {
             TRY(f->sgd(f->ctx, y, s.batch, minibatch(e, id, &s, t), e->p[LOCAL_LR], &l,
                        err));
             sum += l;
             continue;
         }
-        TRY(gradient(e, id, f, &s, t, y, g, &l, err));
+        if (noisy)
+            TRY(noisy_gradient(e, id, f, t, y, room, g, &l, err));
+        else
+            TRY(gradient(e, id, f, &s, t, y, g, &l, err));
         sum += l;
         if (mu > 0)
             for (size_t i = 0; i < e->dim; i++)

@@ -50,6 +50,8 @@ om_status local_check(const fl_recipe *r, om_err *err);
 size_t local_client_bytes(const fl_env *e);
 size_t local_scratch_bytes(const fl_env *e);
 size_t local_up_bound(const fl_env *e);
+/* Steps a client makes in a round where the privacy of examples is its own affair. */
+uint32_t local_private_steps(const double *p, double rate);
 /* mu: weight of (mu/2) |y - x|^2, added to the client's function; 0: none.
  * *loss: mean over the local steps. */
 om_status local_step(const fl_env *e, uint32_t id, void *client, const fl_oracle *f,

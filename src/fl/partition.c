@@ -232,8 +232,9 @@ static om_status group(const uint32_t *owner, size_t n, const char *rule, partit
         if (out->first[c + 1] == 0)
             return fail(err, OM_EARG,
                         "partition %s leaves client %u of %u without samples; "
-                        "use fewer clients",
-                        rule, (unsigned)c, (unsigned)out->n_clients);
+                        "set clients to %u or deal by iid",
+                        rule, (unsigned)c, (unsigned)out->n_clients,
+                        (unsigned)(c > 0 ? c : 1));
         out->first[c + 1] += out->first[c];
     }
     for (size_t i = n;
@@ -261,8 +262,9 @@ om_status partition_open(const partition_rule *rule, const double *p,
 {
     *out = (partition){.n_clients = n_clients};
     if (n_clients == 0 || n_clients > d->n || d->n > UINT32_MAX || d->n_classes == 0)
-        return fail(err, OM_EARG, "partition: %zu samples cannot be dealt to %u clients",
-                    d->n, (unsigned)n_clients);
+        return fail(err, OM_EARG, "partition: %zu samples cannot be dealt to %u clients; "
+                                  "the most is one client a sample, %zu",
+                    d->n, (unsigned)n_clients, d->n);
     void *memory = mem_alloc(size_align(d->n * 4, 64) + scratch_bytes(d, n_clients));
     out->first = mem_array((size_t)n_clients + 1, sizeof(*out->first));
     out->index = mem_array(d->n, sizeof(*out->index));

@@ -1,6 +1,6 @@
 /* recipe.c - from names and numbers as typed to an algorithm, a codec and their
  * parameters; and the seeded choices every driver makes alike (cohorts, shuffles). */
-#include "fl/algo.h"
+#include "fl/local.h"
 
 #include <stdio.h>
 
@@ -138,7 +138,7 @@ static om_status check_robust(const fl_recipe *r, om_err *err)
     if (r->privacy.on && !(r->algo->flags & FL_PRIVATE))
         return fail(err, OM_EARG, "%s has no private version; nearest: fedavg",
                     r->algo->name);
-    if (r->privacy.on && !aggregate_is_mean(&r->robust))
+    if (privacy_at_server(&r->privacy) && !aggregate_is_mean(&r->robust))
         return fail(err, OM_EARG,
                     "the noise of privacy is measured for a mean, and aggregator %s is "
                     "none; choose one of the two",
@@ -161,6 +161,16 @@ om_status fl_recipe_robust(fl_recipe *r, str name, str params, om_err *err)
     TRY(set_all(a.row->params, a.row->name, a.p, params, err));
     r->robust = a;
     return check_robust(r, err);
+}
+
+om_status fl_recipe_private(fl_recipe *r, uint32_t wanted, uint32_t n_clients,
+                            uint32_t rounds, om_err *err)
+{
+    if (!r->privacy.on)
+        return OM_OK;
+    if (privacy_at_clients(&r->privacy)) /* the rows that may be private train locally */
+        r->privacy.steps = local_private_steps(r->p, r->privacy.p[PRIVACY_EXAMPLE_RATE]);
+    return privacy_settle(&r->privacy, wanted, n_clients, rounds, err);
 }
 
 om_status fl_recipe_check(const fl_recipe *r, om_err *err)

@@ -3,6 +3,7 @@
 
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 enum { USE_DROPOUT = 0x64726f70, USE_ARRIVAL = 0x61727269 };
 enum { WAVE_PER_THREAD = 4 };
@@ -16,6 +17,12 @@ static arena scratch_of(const sim *s, int worker)
 }
 
 /* ---- open ---- */
+
+static bool in_turns(const sim_config *c)
+{
+    const privacy_rule *p = &c->recipe.privacy;
+    return p->on && (int)p->p[PRIVACY_SAMPLING] == SAMPLING_CYCLE;
+}
 
 static om_status check(const sim_config *c, om_err *err)
 {
@@ -34,6 +41,9 @@ static om_status check(const sim_config *c, om_err *err)
         return fail(err, OM_EARG, "simulate: dropout is %g, expected 0 to below 1",
                     c->dropout);
     TRY(aggregate_check(&c->recipe.robust, c->cohort, err));
+    if (in_turns(c) && c->asked > c->cohort)
+        return fail(err, OM_EARG, "simulate: clients that take turns cannot be asked in "
+                                  "excess; set cohort.over_selection to 1");
     return fl_recipe_check(&c->recipe, err);
 }
 
@@ -41,7 +51,7 @@ static om_status check(const sim_config *c, om_err *err)
 static bool by_coins(const sim *s)
 {
     const privacy_rule *p = &s->conf.recipe.privacy;
-    return p->on && p->p[PRIVACY_SAMPLING] > 0.5;
+    return p->on && (int)p->p[PRIVACY_SAMPLING] == SAMPLING_POISSON;
 }
 
 /* Ranks agree on it, so that they make the same waves. */
@@ -280,6 +290,13 @@ static void end_clients(sim *s, uint32_t n, sim_row *row)
 
 enum { USE_JOIN = 0x6a6f696e };
 
+static int ascending(const void *a, const void *b)
+{
+    uint32_t x, y;
+    memcpy(&x, a, sizeof(x)), memcpy(&y, b, sizeof(y));
+    return (x > y) - (x < y);
+}
+
 /* Who answers, into chosen: a cohort's choice and its dropouts, or everyone's own coin,
  * any number of them. */
 static uint32_t choose(sim *s)
@@ -287,6 +304,12 @@ static uint32_t choose(sim *s)
     const sim_config *c = &s->conf;
     uint32_t n = 0;
     rng coin = rng_for(c->seed, s->env.round, 0, USE_JOIN);
+    if (in_turns(c)) {
+        for (uint32_t i = 0; i < c->cohort; i++)
+            s->chosen[i] = privacy_in_turn(c->seed, s->env.round, c->cohort, c->n_clients, i);
+        qsort(s->chosen, c->cohort, sizeof(*s->chosen), ascending);
+        return answering(s);
+    }
     if (!by_coins(s)) {
         fl_cohort(c->seed, s->env.round, c->n_clients, c->asked, s->chosen,
                   arena_of(s->cohort_scratch, fl_cohort_bytes(c->n_clients)));

@@ -252,6 +252,17 @@ def byz_dasha(lr, rule):
     return x
 
 
+def clip21(lr, tau, eta):
+    x, g, v = np.zeros(D), np.zeros((N, D)), np.zeros((N, D))
+    for k in range(ROUNDS):
+        for i in range(N):
+            v[i] = grad(i, x) if k == 0 else (1 - eta) * v[i] + eta * grad(i, x)
+            c = v[i] - g[i]
+            g[i] = g[i] + c * min(1, tau / np.linalg.norm(c))
+        x = x - lr * g.mean(axis=0)
+    return x
+
+
 def dasha(lr):
     a = 1 / (2 * OMEGA + 1)
     x, h, g = np.zeros(D), np.zeros((N, D)), np.zeros((N, D))
@@ -312,6 +323,7 @@ RUNS = [
     ("diana lr=0.3", RAND, diana(0.3)),
     ("marina lr=0.3,p=0.3", RAND, marina(0.3, 0.3)),
     ("dasha lr=0.2", RAND, dasha(0.2)),
+    ("clip21 lr=0.3,tau=0.4,eta=0.5", ID, clip21(0.3, 0.4, 0.5)),
     ("byz-vr-marina/trimmed_mean lr=0.3,p=0.3", RAND, byz_marina(0.3, 0.3, trimmed)),
     ("byz-vr-marina/median lr=0.3,p=0.3", RAND,
      byz_marina(0.3, 0.3, lambda v: np.median(v, axis=0))),

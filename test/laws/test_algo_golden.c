@@ -86,7 +86,7 @@ static void golden(test *t)
         one(t, line);
         n++;
     }
-    CHECK_INT(t, n, 23);
+    CHECK_INT(t, n, 24);
     if (f)
         fclose(f);
 }

@@ -2,6 +2,7 @@
  * noise that hides it, the budget that ends it, and an audit that tries to see through it.
  */
 #include "fl/privacy/accountant.h"
+#include "fl/privacy/factor.h"
 #include "fl/privacy/privacy.h"
 #include "fl/oracle/quadratic.h"
 #include "sim/sim.h"
@@ -86,7 +87,7 @@ static void plain(test *t)
 typedef struct {
     privacy_rule r;
     privacy_ledger l;
-    char *room;
+    char *room, *past;
     size_t d;
 } hand;
 
@@ -103,7 +104,8 @@ static void hand_open(hand *h, size_t d, double noise, double clip)
 static void release(test *t, hand *h, uint32_t wanted, uint32_t round, float *out)
 {
     om_err err = {0};
-    CHECK_OK(t, privacy_release(&h->r, &h->l, h->room, h->d, wanted, 1, round, out, &err),
+    CHECK_OK(t, privacy_release(&h->r, &h->l, h->room, h->past, h->d, wanted, 1, round, out,
+                             &err),
              err);
     privacy_begin(h->room, h->d);
 }
@@ -225,6 +227,265 @@ static void coin_cohorts(test *t)
     quadratic_close(q);
 }
 
+/* ---- other noises ---- */
+
+static double mean_square(const float *x, size_t n)
+{
+    double sum = 0;
+    for (size_t i = 0; i < n; i++)
+        sum += (double)x[i] * (double)x[i];
+    return sum / (double)n;
+}
+
+/* Skellam and shares of the discrete Gaussian: the deviation that z asks for, over an
+ * empty round; and one client's reach. */
+static void grids(test *t)
+{
+    enum { D = 1500 };
+    static const int mechanism[] = {MECHANISM_SKELLAM, MECHANISM_DDGAUSS};
+    float out[D];
+    for (size_t i = 0; i < countof(mechanism); i++) {
+        hand h;
+        double want = 0.7 * 2 / 10; /* a coarse grid's reach is a little longer than C */
+        hand_open(&h, D, 0.7, 2);
+        h.r.p[PRIVACY_MECHANISM] = mechanism[i];
+        release(t, &h, 10, 0, out);
+        CHECK(t, mean_square(out, D) > want * want * (1 - 5 * sqrt(2.0 / D)));
+        CHECK(t, mean_square(out, D) < 1.15 * want * want * (1 + 5 * sqrt(2.0 / D)));
+        mem_free(h.room);
+        hand_open(&h, D, 0.01, 2);
+        h.r.p[PRIVACY_MECHANISM] = mechanism[i];
+        privacy_update(h.room, D)[5] = -1e9f;
+        privacy_add(&h.r, &h.l, h.room, D);
+        release(t, &h, 10, 1, out);
+        CHECK_NEAR(t, out[5], -0.2, 0.02);
+        mem_free(h.room);
+    }
+}
+
+/* The noise of the sum of all rounds so far, over the noise of one: for a tree the nodes
+ * of a binary decomposition, finished cycles included; for a factor its published error. */
+static void prefixes(test *t)
+{
+    enum { D = 3000, TURN = 6, T = 15 };
+    static const double nodes[TURN + 1] = {0, 1, 1, 2, 1, 2, 2}; /* ones of 0 .. 6 */
+    float out[D], sum[D];
+    double c[TURN], worst, mean, scratch[2 * T], before = 0;
+    factor_sqrt(TURN, true, c);
+    for (int m = MECHANISM_TREE; m <= MECHANISM_BANDED; m++) {
+        hand h;
+        hand_open(&h, D, 2, 1);
+        h.r.p[PRIVACY_MECHANISM] = m;
+        h.r.p[PRIVACY_SAMPLING] = SAMPLING_CYCLE;
+        h.r.turn = TURN;
+        h.past = mem_alloc(privacy_past_bytes(&h.r, D) + 1);
+        memset(sum, 0, sizeof(sum));
+        for (uint32_t round = 0; round < T; round++) {
+            double want, one = 2.0 * 2.0 / 100;
+            release(t, &h, 10, round, out);
+            for (int i = 0; i < D; i++)
+                sum[i] += out[i];
+            want = nodes[TURN] * ((round + 1) / TURN) + nodes[(round + 1) % TURN];
+            if (m == MECHANISM_BANDED) {
+                factor_error(c, TURN, round + 1, 1, &worst, &mean, scratch);
+                want = worst;
+            }
+            CHECK_NEAR(t, mean_square(sum, D) / one, want, 5 * want * sqrt(2.0 / D));
+            CHECK(t, m == MECHANISM_TREE || want < round + 1.0 || round < 2);
+            before = want;
+        }
+        CHECK(t, before < T); /* independent noise would have added up to T */
+        CHECK_INT(t, h.l.released, T);
+        mem_free(h.room), mem_free(h.past);
+    }
+}
+
+/* Turns: everyone once, then everyone again in the same order; and what they cost. */
+static void turns(test *t)
+{
+    om_err err = {0};
+    uint8_t seen[23] = {0};
+    double e, want;
+    for (uint32_t round = 0; round < 14; round++)
+        for (uint32_t i = 0; i < 3; i++) {
+            uint32_t c = privacy_in_turn(9, round, 3, 23, i);
+            CHECK_INT(t, seen[c]++, round / 7);
+            CHECK_INT(t, c, privacy_in_turn(9, round + 7, 3, 23, i));
+        }
+    privacy_rule r = {.on = true};
+    param_defaults(privacy_params, r.p);
+    r.p[PRIVACY_SAMPLING] = SAMPLING_CYCLE;
+    r.p[PRIVACY_NOISE] = 4;
+    for (int m = MECHANISM_GAUSSIAN; m <= MECHANISM_BANDED; m++) {
+        r.p[PRIVACY_MECHANISM] = m;
+        CHECK_OK(t, privacy_spent(&r, 10, 200, 50, &e, &err), err); /* three turns of 20 */
+        CHECK_OK(t, pld_epsilon(1, 4, m == MECHANISM_TREE ? 15 : 3, 1e-5, &want, &err), err);
+        if (m == MECHANISM_SKELLAM)
+            CHECK(t, e > want && e < 1.2 * want);
+        else
+            CHECK_NEAR(t, e, want, 1e-9);
+    }
+    r.p[PRIVACY_MECHANISM] = MECHANISM_TREE; /* published by Renyi divergence: 3.6171 */
+    CHECK_OK(t, privacy_spent(&r, 1, 1000, 1000, &e, &err), err);
+    CHECK(t, e <= 3.6170997730 && e > 3.0);
+    CHECK_OK(t, privacy_settle(&r, 10, 200, 60, &err), err);
+    CHECK(t, r.most == 60 && r.turn == 20);
+    r.p[PRIVACY_SAMPLING] = SAMPLING_EVERYONE;
+    CHECK(t, privacy_settle(&r, 10, 200, 60, &err) == OM_EARG);
+    CHECK(t, strstr(err.msg, "sampling to cycle") != NULL);
+    r.p[PRIVACY_MECHANISM] = MECHANISM_SKELLAM;
+    r.p[PRIVACY_NOISE] = 0;
+    CHECK_OK(t, privacy_settle(&r, 10, 200, 20, &err), err);
+    CHECK_OK(t, privacy_spent(&r, 10, 200, 20, &e, &err), err);
+    CHECK(t, e <= 8 && e > 7.9 && r.most == 20);
+}
+
+/* A simulation of each, cut in two by a checkpoint: the same bits as in one piece. */
+static void resumed(test *t)
+{
+    om_err err = {0};
+    quadratic *q;
+    kern k;
+    char path[300];
+    kern_init(&k, 0);
+    CHECK_OK(t, quadratic_open(&bowl, &q, &err), err);
+    snprintf(path, sizeof(path), "%s/noisy.sim", test_temp_dir());
+    for (int m = MECHANISM_SKELLAM; m <= MECHANISM_BANDED; m++) {
+        sim_config c = config_of(t, q, &k, 1, 1);
+        sim *s, *again;
+        sim_row row;
+        c.cohort = c.asked = 10;
+        c.recipe.privacy.p[PRIVACY_MECHANISM] = m;
+        c.recipe.privacy.p[PRIVACY_EPSILON] = 0;
+        c.recipe.privacy.p[PRIVACY_SAMPLING] =
+            m >= MECHANISM_TREE ? SAMPLING_CYCLE : SAMPLING_EVERYONE;
+        CHECK_OK(t, fl_recipe_private(&c.recipe, 10, CLIENTS, 6, &err), err);
+        CHECK_INT(t, c.recipe.privacy.turn, m >= MECHANISM_TREE ? 4 : 1);
+        c.recipe.privacy.most = 7;
+        CHECK_OK(t, sim_open(&c, start, &s, &err), err);
+        CHECK_OK(t, sim_open(&c, start, &again, &err), err);
+        for (int i = 0; i < 7; i++) {
+            if (i == 5)
+                CHECK_OK(t, sim_save(s, path, &err), err);
+            CHECK_OK(t, sim_round(s, &row, &err), err);
+            CHECK_INT(t, row.received, 10);
+        }
+        CHECK_OK(t, sim_load(again, path, &err), err);
+        CHECK_OK(t, sim_round(again, &row, &err), err);
+        CHECK_OK(t, sim_round(again, &row, &err), err);
+        CHECK(t, memcmp(sim_model(s), sim_model(again), sizeof(start)) == 0);
+        CHECK(t, sim_round(again, &row, &err) == OM_ELIMIT); /* spent, resumed or not */
+        sim_close(s), sim_close(again);
+    }
+    quadratic_close(q);
+}
+
+/* ---- examples ---- */
+
+/* Every example, hardly any noise, no clipping: gradient descent.  A rate that draws
+ * nobody: noise of the right length.  A spent budget ends the run. */
+static void examples(test *t)
+{
+    om_err err = {0};
+    quadratic *q;
+    kern k;
+    sim *s;
+    sim_row row;
+    float a[DIM], b[DIM], many[DIM];
+    double e, want;
+    kern_init(&k, 0);
+    CHECK_OK(t, quadratic_open(&bowl, &q, &err), err);
+    sim_config c = config_of(t, q, &k, 0, 1);
+    rounds(t, &c, 8, a);
+    c = config_of(t, q, &k, 1e-5, 50);
+    c.recipe.privacy.p[PRIVACY_UNIT] = UNIT_EXAMPLE;
+    c.recipe.privacy.p[PRIVACY_EXAMPLE_RATE] = 1;
+    rounds(t, &c, 8, b);
+    for (int i = 0; i < DIM; i++)
+        CHECK_NEAR(t, b[i], a[i], 2e-3);
+    c.recipe.privacy.p[PRIVACY_NOISE] = 1;
+    c.recipe.privacy.p[PRIVACY_CLIP] = 1;
+    c.recipe.privacy.p[PRIVACY_EXAMPLE_RATE] = 0.1;
+    rounds(t, &c, 3, b);
+    CHECK_OK(t, pool_open(3, &c.pool, &err), err);
+    rounds(t, &c, 3, many);
+    CHECK(t, memcmp(b, many, sizeof(b)) == 0);
+    pool_close(c.pool), c.pool = NULL;
+    c.recipe.privacy.p[PRIVACY_EPSILON] = 0;
+    CHECK_OK(t, fl_recipe_private(&c.recipe, CLIENTS, CLIENTS, 5, &err), err);
+    CHECK_INT(t, c.recipe.privacy.steps, 3);
+    CHECK_OK(t, privacy_spent(&c.recipe.privacy, CLIENTS, CLIENTS, 5, &e, &err), err);
+    CHECK_OK(t, pld_epsilon(0.1, 1, 15, 1e-5, &want, &err), err);
+    CHECK_NEAR(t, e, want, 1e-12);
+    c.recipe.privacy.most = 2;
+    CHECK_OK(t, sim_open(&c, start, &s, &err), err);
+    CHECK_OK(t, sim_round(s, &row, &err), err);
+    CHECK_OK(t, sim_round(s, &row, &err), err);
+    CHECK(t, sim_round(s, &row, &err) == OM_ELIMIT);
+    sim_close(s);
+    /* the noise stays at home, so a robust rule may follow; the server's may not */
+    CHECK_OK(t, fl_recipe_robust(&c.recipe, STR("median"), STR(""), &err), err);
+    c.recipe.privacy.p[PRIVACY_UNIT] = UNIT_CLIENT;
+    CHECK(t, fl_recipe_check(&c.recipe, &err) == OM_EARG);
+    quadratic_close(q);
+}
+
+static void empty_steps(test *t)
+{
+    enum { D = 3000 };
+    float out[D];
+    om_err err = {0};
+    hand h;
+    hand_open(&h, D, 1.5, 2);
+    privacy_step s = privacy_step_of(&h.r, 1, 2, 3, 4);
+    CHECK_OK(t, privacy_step_mean(&h.r, &s, h.room, D, 20, out, &err), err);
+    double want = 1.5 * 2 / 20;
+    CHECK_NEAR(t, sqrt(mean_square(out, D)), want, 5 * want / sqrt(2.0 * D));
+    h.r.p[PRIVACY_EXAMPLE_RATE] = 0.2;
+    int n = 0;
+    for (int i = 0; i < 20000; i++)
+        n += privacy_drawn(&h.r, &s);
+    CHECK_NEAR(t, n / 20000.0, 0.2, 5 * sqrt(0.16 / 20000));
+    mem_free(h.room);
+}
+
+/* Clip21, private: the noise goes over messages of bounded length, and the run ends. */
+static void clip21(test *t)
+{
+    om_err err = {0};
+    quadratic *q;
+    kern k;
+    sim *s;
+    sim_row row;
+    float a[DIM], b[DIM];
+    kern_init(&k, 0);
+    CHECK_OK(t, quadratic_open(&bowl, &q, &err), err);
+    for (int noisy = 0; noisy < 2; noisy++) {
+        sim_config c = config_of(t, q, &k, noisy ? 1e-5 : 0, 0.5);
+        privacy_rule p = c.recipe.privacy;
+        CHECK_OK(t,
+                 fl_recipe_of(STR("clip21"), STR("lr=0.5,tau=0.5"), STR("identity"),
+                              STR(""), &c.recipe, &err),
+                 err);
+        c.recipe.privacy = p;
+        CHECK_OK(t, fl_recipe_check(&c.recipe, &err), err);
+        rounds(t, &c, 12, noisy ? b : a);
+    }
+    for (int i = 0; i < DIM; i++)
+        CHECK_NEAR(t, a[i], b[i], 1e-3); /* max_grad_norm is tau */
+    sim_config c = config_of(t, q, &k, 1, 0.5);
+    privacy_rule p = c.recipe.privacy;
+    CHECK_OK(t, fl_recipe_of(STR("clip21"), STR("lr=0.1"), STR("identity"), STR(""),
+                             &c.recipe, &err), err);
+    c.recipe.privacy = p;
+    c.recipe.privacy.most = 1;
+    CHECK_OK(t, sim_open(&c, start, &s, &err), err);
+    CHECK_OK(t, sim_round(s, &row, &err), err);
+    CHECK(t, sim_round(s, &row, &err) == OM_ELIMIT);
+    sim_close(s);
+    quadratic_close(q);
+}
+
 /* ---- the audit ---- */
 
 /* P(Binomial(n, p) >= k) */
@@ -255,15 +516,18 @@ static int by_value(const void *a, const void *b)
 
 /* One run, 1000 canaries, each a client with a direction of its own, there or not by a
  * fair coin; the auditor sees the release and names the 100 surest of either kind. */
-static double audit(test *t, double noise, double delta)
+static double audit(test *t, int mechanism, double noise, double delta)
 {
-    enum { M = 1000, R = 100 };
-    float out[M], *order[M];
+    enum { M = 1000, R = 100, TURN = 4 };
+    float out[M], next[M], *order[M];
     uint8_t in[M];
     hand h;
     rng coin = {.key = 11, .ctr = 0};
     int right = 0;
     hand_open(&h, M, noise, 1);
+    h.r.p[PRIVACY_MECHANISM] = mechanism;
+    h.r.turn = mechanism >= MECHANISM_TREE ? TURN : 1;
+    h.past = mem_alloc(privacy_past_bytes(&h.r, M) + 1);
     for (size_t i = 0; i < M; i++) {
         in[i] = rng_unit(&coin) < 0.5;
         order[i] = &out[i];
@@ -273,10 +537,15 @@ static double audit(test *t, double noise, double delta)
         privacy_add(&h.r, &h.l, h.room, M);
     }
     release(t, &h, 1, 0, out);
+    for (uint32_t round = 1; round < h.r.turn; round++) { /* the model is a sum of rounds */
+        release(t, &h, 1, round, next);
+        for (size_t i = 0; i < M; i++)
+            out[i] += next[i];
+    }
     qsort(order, M, sizeof(*order), by_value);
     for (size_t i = 0; i < R; i++)
         right += !in[order[i] - out] + in[order[M - 1 - i] - out];
-    mem_free(h.room);
+    mem_free(h.room), mem_free(h.past);
     return refuted(2 * R, right, M, delta);
 }
 
@@ -288,11 +557,60 @@ static void audited(test *t)
     for (size_t i = 0; i < countof(noise); i++) {
         double claimed;
         CHECK_OK(t, pld_epsilon(1, noise[i], 1, delta, &claimed, &err), err);
-        bound[i] = audit(t, noise[i], delta);
+        bound[i] = audit(t, MECHANISM_GAUSSIAN, noise[i], delta);
         CHECK(t, bound[i] <= claimed);
     }
     CHECK(t, bound[0] > 2); /* the audit has teeth where there is little noise */
     CHECK(t, bound[4] < 1.5);
+    for (int m = MECHANISM_SKELLAM; m <= MECHANISM_BANDED; m++)
+        for (size_t i = 1; i < countof(noise); i += 2) {
+            privacy_rule r = {.on = true};
+            double claimed;
+            param_defaults(privacy_params, r.p);
+            r.p[PRIVACY_MECHANISM] = m;
+            r.p[PRIVACY_NOISE] = noise[i];
+            r.p[PRIVACY_DELTA] = delta;
+            r.p[PRIVACY_SAMPLING] = m >= MECHANISM_TREE ? SAMPLING_CYCLE : SAMPLING_EVERYONE;
+            CHECK_OK(t, privacy_spent(&r, 1, 4, 1, &claimed, &err), err);
+            double found = audit(t, m, noise[i], delta);
+            CHECK(t, found <= claimed);
+            CHECK(t, i > 1 || found > 0.5);
+        }
+}
+
+/* The same for the examples of one noisy step, drawn at a rate of a half. */
+static void audited_examples(test *t)
+{
+    enum { M = 1000, R = 100 };
+    static const double noise[] = {0.3, 1};
+    for (size_t k = 0; k < countof(noise); k++) {
+        float out[M], *order[M];
+        uint8_t in[M];
+        hand h;
+        om_err err = {0};
+        rng coin = {.key = 12, .ctr = 0};
+        double claimed, delta = 1e-6;
+        int right = 0;
+        hand_open(&h, M, noise[k], 1);
+        h.r.p[PRIVACY_EXAMPLE_RATE] = 0.5;
+        privacy_step s = privacy_step_of(&h.r, 5, 0, 0, 0);
+        for (size_t i = 0; i < M; i++) {
+            in[i] = rng_unit(&coin) < 0.5;
+            order[i] = &out[i];
+            if (!in[i] || !privacy_drawn(&h.r, &s))
+                continue;
+            privacy_update(h.room, M)[i] = 1;
+            privacy_add(&h.r, &h.l, h.room, M);
+        }
+        CHECK_OK(t, privacy_step_mean(&h.r, &s, h.room, M, 250, out, &err), err);
+        qsort(order, M, sizeof(*order), by_value);
+        for (size_t i = 0; i < R; i++)
+            right += !in[order[i] - out] + in[order[M - 1 - i] - out];
+        CHECK_OK(t, pld_epsilon(0.5, noise[k], 1, delta, &claimed, &err), err);
+        double found = refuted(2 * R, right, M, delta);
+        CHECK(t, found <= claimed && (k > 0 || found > 0.3));
+        mem_free(h.room);
+    }
 }
 
 int main(int argc, char **argv)
@@ -305,6 +623,14 @@ int main(int argc, char **argv)
         {"budget", "a spent budget ends the run, across a restart too", budget},
         {"settled", "noise is found for a budget, too many rounds are refused", settled},
         {"coin_cohorts", "Poisson cohorts have the right mean and vary", coin_cohorts},
+        {"grids", "Skellam and shared noise have the deviation asked for", grids},
+        {"prefixes", "correlated noise adds up as little as it should", prefixes},
+        {"turns", "clients take turns, and pay for those alone", turns},
+        {"resumed", "every noise survives a restart to the bit, and its budget too", resumed},
+        {"examples", "DP-SGD at the clients: exact cases, cost, budget", examples},
+        {"empty_steps", "a step without examples is noise", empty_steps},
+        {"clip21", "Clip21 with noise, and its budget", clip21},
+        {"audited_examples", "a canary audit of noisy steps", audited_examples},
         {"audited", "one-run canary audits stay below the claimed epsilon", audited},
         {0}};
     return test_main(argc, argv, cases);

@@ -121,6 +121,16 @@ static void analytic_gaussian(test *t)
     CHECK_NEAR(t, e, 5, 1e-6); /* ten of them */
     CHECK_OK(t, pld_epsilon(.01, 1, 1, 2.214519e-7, &e, &err), err);
     CHECK_NEAR(t, e, .5, 1e-5); /* subsampled */
+    static const double tenfold[][2] = {{1, .8185178269}, {5, .3838368543}, {10, .03377954567}};
+    for (size_t i = 0; i < countof(tenfold); i++) {
+        CHECK_OK(t, pld_epsilon(1, 1, 10, tenfold[i][1], &e, &err), err);
+        CHECK_NEAR(t, e, tenfold[i][0], 1e-6);
+    }
+    /* at rate .01 the sampled mechanism's delta is .003829249225 where epsilon is 0 */
+    CHECK_OK(t, pld_epsilon(.01, 1, 1, .003829249225, &e, &err), err);
+    CHECK_NEAR(t, e, 0, 1e-6);
+    CHECK_OK(t, pld_epsilon(.01, 1, 1, 2.732009e-9, &e, &err), err);
+    CHECK_NEAR(t, e, 1, 1e-4);
 }
 
 static void other_mechanisms(test *t)
@@ -139,6 +149,28 @@ static void other_mechanisms(test *t)
     /* One client with much noise is a Gaussian; so is a Skellam of large variance. */
     CHECK_NEAR(t, rdp_ddgauss(1, 1, 1, 1, 10, 4), 4.0 / 200, 1e-12);
     CHECK_NEAR(t, rdp_skellam(1, 1, 100, 1e6, 4), 4.0 / 200, 1e-9);
+    /* The grid's bound is above the Gaussian's and above any finer grid's own. */
+    for (double z = 0.5; z < 5; z *= 2)
+        for (double o = 2; o < 64; o *= 2) {
+            double bound = rdp_skellam_grid(z, o), fine = 1000;
+            CHECK(t, bound > o / (2 * z * z) && bound < 1.01 * o / (2 * z * z) + 1e-3 * o);
+            CHECK(t, rdp_skellam(fine * fine / 2, fine, z * z * fine * fine, 1, o) < bound);
+        }
+}
+
+static double gaussian_rdp(double z, double order) { return order / (2 * z * z); }
+
+/* Sampled divergences: q = 1 is the mechanism itself; below the Gaussian's own theorem it
+ * is looser, never tighter. */
+static void sampled(test *t)
+{
+    for (double a = 2; a < 40; a += 3) {
+        CHECK_NEAR(t, rdp_sampled(1 - 1e-12, a, gaussian_rdp, 2), gaussian_rdp(2, a),
+                   log(3) / (a - 1) + 1e-6);
+        CHECK(t, rdp_sampled(.05, a, gaussian_rdp, 2) >= rdp_round(.05, 2, a) - 1e-12);
+        CHECK(t, rdp_sampled(.05, a, gaussian_rdp, 2) < gaussian_rdp(2, a));
+    }
+    CHECK_NEAR(t, rdp_sampled(.1, 2, gaussian_rdp, 2), rdp_round(.1, 2, 2), 1e-12);
 }
 
 static void plans(test *t)
@@ -183,6 +215,7 @@ int main(int argc, char **argv)
         {"quadrature", "fractional orders equal the integral", against_quadrature},
         {"gaussian", "the analytic Gaussian, and PLD agrees with it", analytic_gaussian},
         {"mechanisms", "tree, distributed discrete Gaussian, Skellam", other_mechanisms},
+        {"sampled", "amplification by sampling of any mechanism", sampled},
         {"plans", "noise for a budget, rounds for a budget", plans},
         {"monotone", "epsilon grows with rounds and PLD is below RDP", monotone},
         {0}};

@@ -117,6 +117,9 @@ static void parameters(test *t)
     CHECK_INT(t, param_set(table, "fedavg", p, STR("optimizer"), STR("adamw"), &err), OM_OK);
     CHECK(t, p[1] == 1);
     CHECK_INT(t, param_set(table, "fedavg", p, STR("lr"), STR("11"), &err), OM_EARG);
+    CHECK(t, strstr(err.msg, "the nearest is 10") != NULL);
+    CHECK_INT(t, param_set(table, "fedavg", p, STR("optimizer"), STR("adam"), &err), OM_EARG);
+    CHECK(t, strstr(err.msg, "did you mean 'adamw'?") != NULL);
     CHECK_INT(t, param_set(table, "fedavg", p, STR("lr"), STR("nan"), &err), OM_EARG);
     CHECK_INT(t, param_set(table, "fedavg", p, STR("optimiser"), STR("sgd"), &err), OM_EARG);
     CHECK(t, strstr(err.msg, "did you mean 'optimizer'") != NULL);

@@ -148,7 +148,7 @@ static void refusals(test *t)
     }
     CHECK_INT(t, partition_need(STR("natural"), &rule, &err), OM_OK);
     CHECK(t, partition_open(rule, p, &d, 50, 1, &out, &err) == OM_EARG &&
-                 strstr(err.msg, "client 41")); /* only 41 keys */
+                 strstr(err.msg, "set clients to 41")); /* only 41 keys */
     d.key = NULL;
     CHECK(t, partition_open(rule, p, &d, 5, 1, &out, &err) == OM_EARG);
     CHECK(t, out.first == NULL && out.index == NULL);

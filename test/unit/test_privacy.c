@@ -145,6 +145,49 @@ static void poisson(test *t)
     mem_free(draw);
 }
 
+/* Means above 64 are drawn another way: by chi-square again, and far out by moments. */
+static void large_poisson(test *t)
+{
+    enum { MEAN = 100, FAR = 20000 };
+    coins c = fresh(51);
+    int n = test_times(20000), m = test_times(2000);
+    int64_t *draw = mem_array((size_t)n, sizeof(*draw));
+    double p[2 * MOST + 1] = {0}, sum = 0, square = 0;
+    for (int y = -MOST; y <= MOST; y++)
+        p[y + MOST] = exp(-MEAN + (y + MEAN) * log(MEAN) - lgamma(y + MEAN + 1.0));
+    for (int k = 0; k < n; k++)
+        draw[k] = (int64_t)coins_poisson(&c, MEAN) - MEAN;
+    fits(t, p, MOST, draw, n);
+    for (int k = 0; k < m; k++) {
+        double y = (double)coins_skellam(&c, FAR);
+        sum += y, square += y * y;
+    }
+    CHECK_NEAR(t, sum / m, 0, 5 * sqrt((double)FAR / m));
+    CHECK_NEAR(t, square / m, FAR, 5 * FAR * sqrt(2.0 / m));
+    mem_free(draw);
+}
+
+/* Published moments of the discrete Gaussian, and of its samples. */
+static void gaussian_moments(test *t)
+{
+    static const double want[][2] = {{0.5, .2150126751}, {1, .9999997888}};
+    coins c = fresh(52);
+    int n = test_times(40000);
+    for (size_t i = 0; i < countof(want); i++) {
+        double mass = 0, var = 0, drawn = 0, s2 = want[i][0] * want[i][0];
+        for (int y = -60; y <= 60; y++) {
+            mass += exp(-y * y / (2 * s2));
+            var += y * y * exp(-y * y / (2 * s2));
+        }
+        CHECK_NEAR(t, var / mass, want[i][1], 1e-9);
+        for (int k = 0; k < n; k++) {
+            double y = (double)coins_gaussian(&c, i ? 1 : 1, i ? 1 : 4);
+            drawn += y * y;
+        }
+        CHECK_NEAR(t, drawn / n, want[i][1], 5 * sqrt(2.5 * want[i][1] / n));
+    }
+}
+
 /* ---- factors ---- */
 
 static void square_root(test *t)
@@ -213,6 +256,8 @@ int main(int argc, char **argv)
         {"wide_gaussian", "a deviation of a million", wide_gaussian},
         {"laplace", "discrete Laplace by chi-square", laplace},
         {"poisson", "Poisson by chi-square, Skellam's variance", poisson},
+        {"large_poisson", "large means by chi-square, Skellam far out", large_poisson},
+        {"moments", "published variances of the discrete Gaussian", gaussian_moments},
         {"square_root", "published sums and errors of Toeplitz factors", square_root},
         {"streaming", "the noise satisfies C u = w", streaming},
         {0}};

@@ -50,6 +50,13 @@ double rdp_ddgauss(double l2, double l1, double d, uint32_t n, double sigma, dou
  * and mu in unscaled units. */
 double rdp_skellam(double l1, double l2, double mu, double s, double a);
 
+/* The same for privacy.h's grid, a bound that needs no dimension: unit sensitivity of at
+ * least 64 steps and 2 sqrt(d), so l1 <= sqrt(d) l2 <= l2^2 / 2 in steps. */
+double rdp_skellam_grid(double z, double a);
+/* Of a mechanism with divergences rdp(z, order), whole order a, when each takes part with
+ * chance q (Zhu, Wang, ICML 2019, theorem 5). */
+double rdp_sampled(double q, double a, double (*rdp)(double z, double order), double z);
+
 /* ---- plans ---- */
 
 /* The least noise multiplier (to 0.01 %) that keeps `rounds` within epsilon; the most

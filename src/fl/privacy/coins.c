@@ -102,6 +102,8 @@ static wide wide_below(coins *c, wide n)
     return v;
 }
 
+enum { POISSON_LARGE = 64 };
+
 /* ---- exact coins ---- */
 
 /* exp(-g) for g = num/den in [0, 1]: with A_k true with chance g/k, the first false one
@@ -177,9 +179,73 @@ static uint64_t poisson_one(coins *c)
     }
 }
 
+/* ---- large means ---- */
+
+/* Beside its two modes, n and n - 1, a Poisson number of mean n falls off as
+ *
+ *     P(n + m) = P(n) prod_{l=1}^{m} n / (n + l),   P(n-1-m) = P(n) prod_{l=1}^{m} (n-l) / n
+ *
+ * products of rational coins.  m = b t + u is proposed with u uniform in t steps and b with
+ * chance ~ s^b, s = prod_{l=1}^{t} n / (n + l), and kept with what is missing: factor by
+ * factor the block's product over s, which is at most 1, and the product within it. */
+typedef struct {
+    uint64_t n, t;
+    bool down;
+} poisson_side;
+
+/* Factor l of the fall-off, at most 1. */
+static bool falls(coins *c, const poisson_side *s, uint64_t l)
+{
+    if (!s->down)
+        return coins_below(c, s->n + l) < s->n;
+    return l < s->n && coins_below(c, s->n) < s->n - l;
+}
+
+/* That factor in block b over its like in the first block upwards. */
+static bool falls_faster(coins *c, const poisson_side *s, uint64_t b, uint64_t l)
+{
+    uint64_t far = b * s->t + l, up = s->n + l;
+    if (!s->down)
+        return coins_below(c, s->n + far) < up;
+    if (far >= s->n)
+        return false;
+    return wide_below(c, (wide)s->n * s->n) < (wide)(s->n - far) * up;
+}
+
+static bool keep_block(coins *c, const poisson_side *s, uint64_t b)
+{
+    for (uint64_t i = 0; i < b; i++)
+        for (uint64_t l = 1; l <= s->t; l++)
+            if (!falls_faster(c, s, i, l))
+                return false;
+    return true;
+}
+
+static uint64_t poisson_large(coins *c, uint64_t n)
+{
+    poisson_side up = {.n = n, .t = (uint64_t)sqrt((double)n) + 1};
+    for (;;) {
+        poisson_side s = up;
+        uint64_t b = 0, l = 1;
+        s.down = coin(c);
+        while (l <= up.t && falls(c, &up, l))
+            l = l == up.t ? (b++, 1) : l + 1;
+        uint64_t m = b * s.t + coins_below(c, s.t);
+        if (!keep_block(c, &s, b))
+            continue;
+        for (l = b * s.t + 1; l <= m && falls(c, &s, l); l++)
+            ;
+        if (l <= m || (s.down && m >= n))
+            continue;
+        return s.down ? n - 1 - m : n + m;
+    }
+}
+
 uint64_t coins_poisson(coins *c, uint64_t mean)
 {
     uint64_t sum = 0;
+    if (mean >= POISSON_LARGE)
+        return poisson_large(c, mean);
     for (uint64_t i = 0; i < mean; i++)
         sum += poisson_one(c);
     return sum;

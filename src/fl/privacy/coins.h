@@ -33,7 +33,7 @@ int64_t coins_laplace(coins *c, uint64_t t);
 /* P(y) ~ exp(-y^2 / (2 var)) over the integers, var = num / den with num <= 2^42 and den <=
  * 1024: discrete Gaussian. */
 int64_t coins_gaussian(coins *c, uint64_t num, uint64_t den);
-/* P(y) = 1 / (e y!), and sums of it. */
+/* P(y) = e^-mean mean^y / y!; mean below 2^31.  Some 5 sqrt(mean) coins. */
 uint64_t coins_poisson(coins *c, uint64_t mean);
 /* The difference of two Poisson numbers of mean var / 2 each; var even. */
 int64_t coins_skellam(coins *c, uint64_t var);

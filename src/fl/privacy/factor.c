@@ -52,17 +52,21 @@ void factor_error(const double *c, size_t bands, size_t n, double sens2, double 
     }
 }
 
+double factor_next(const double *c, size_t bands, uint64_t t, double w, double *past,
+                   size_t d, size_t i)
+{
+    size_t ring = bands - 1;
+    for (size_t j = 1; j < bands && j <= t; j++)
+        w -= c[j] * past[(size_t)((t - j) % ring) * d + i];
+    w /= c[0];
+    if (ring)
+        past[(size_t)(t % ring) * d + i] = w;
+    return w;
+}
+
 void factor_step(const double *c, size_t bands, uint64_t t, double *noise, double *past,
                  size_t d)
 {
-    size_t ring = bands - 1;
-    for (size_t j = 1; j < bands && j <= t; j++) {
-        const double *u = past + (size_t)((t - j) % ring) * d;
-        for (size_t i = 0; i < d; i++)
-            noise[i] -= c[j] * u[i];
-    }
     for (size_t i = 0; i < d; i++)
-        noise[i] /= c[0];
-    if (ring)
-        memcpy(past + (size_t)(t % ring) * d, noise, d * sizeof(double));
+        noise[i] = factor_next(c, bands, t, noise[i], past, d, i);
 }

@@ -29,5 +29,8 @@ void factor_error(const double *c, size_t bands, size_t n, double sens2, double 
 /* noise (d), w_t at first, becomes u_t; past (bands - 1, d) is a ring of earlier u. */
 void factor_step(const double *c, size_t bands, uint64_t t, double *noise, double *past,
                  size_t d);
+/* The same for number i alone: w_t to u_t. */
+double factor_next(const double *c, size_t bands, uint64_t t, double w, double *past,
+                   size_t d, size_t i);
 
 #endif

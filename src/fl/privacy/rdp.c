@@ -169,6 +169,23 @@ double rdp_skellam(double l1, double l2, double mu, double s, double a)
     return a * l2 * l2 / (2 * mu) + fmin(first, 3 * l1 / (2 * s * mu));
 }
 
+double rdp_skellam_grid(double z, double a)
+{
+    double reach = 64, mu = z * z * reach * reach;
+    return rdp_skellam(reach * reach / 2, reach, mu, 1, a);
+}
+
+double rdp_sampled(double q, double a, double (*rdp)(double z, double order), double z)
+{
+    double sum = (a - 1) * log1p(-q) + log(a * q - q + 1);
+    for (double l = 2; l <= a; l++) {
+        double term = log_binomial(a, l) + l * log(q) + (a - l) * log1p(-q) +
+                      (l - 1) * rdp(z, l);
+        sum = log_add(sum, term + (l > 2 ? log(3) : 0));
+    }
+    return fmax(sum, 0) / (a - 1);
+}
+
 /* ---- the Gaussian mechanism ---- */
 
 static double upper(double x) { return 0.5 * erfc(x / sqrt(2.0)); } /* P(N > x) */
