@@ -291,7 +291,7 @@ static void prefixes(test *t)
                 want = worst;
             }
             CHECK_NEAR(t, mean_square(sum, D) / one, want, 5 * want * sqrt(2.0 / D));
-            CHECK(t, m == MECHANISM_TREE || want < round + 1.0 || round == 0);
+            CHECK(t, m == MECHANISM_TREE || want < round + 1.0 || round < 2);
             before = want;
         }
         CHECK(t, before < T); /* independent noise would have added up to T */
@@ -327,10 +327,9 @@ static void turns(test *t)
     }
     r.p[PRIVACY_MECHANISM] = MECHANISM_TREE; /* published by Renyi divergence: 3.6171 */
     CHECK_OK(t, privacy_spent(&r, 1, 1000, 1000, &e, &err), err);
-    CHECK(t, e <= 3.6170997730 && e > 3.2);
-    r.p[PRIVACY_NOISE] = 0;
+    CHECK(t, e <= 3.6170997730 && e > 3.0);
     CHECK_OK(t, privacy_settle(&r, 10, 200, 60, &err), err);
-    CHECK(t, r.most >= 60 && r.most < 80 && r.turn == 20);
+    CHECK(t, r.most == 60 && r.turn == 20);
     r.p[PRIVACY_SAMPLING] = SAMPLING_EVERYONE;
     CHECK(t, privacy_settle(&r, 10, 200, 60, &err) == OM_EARG);
     CHECK(t, strstr(err.msg, "sampling to cycle") != NULL);
