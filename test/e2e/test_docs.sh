@@ -149,6 +149,15 @@ check keyboard_texts "$build/keyboard-text" 500 504 40 examples/keyboard
 rm -f examples/keyboard/*.heldout.txt
 check example_keyboard example keyboard "^loss" --rounds 1 --set clients=4 --set cohort.size=4 \
     --set algorithm.local_steps=1
+if [ -r "$data/text/tinyshakespeare.txt.gz" ] && [ -r "$data/models/stories260K.gguf" ]; then
+    gzip -dc "$data/text/tinyshakespeare.txt.gz" >plays.txt
+    DIR=$work/at/examples/federated-llm sh "$here/bench/federated-llm.sh" data \
+        "$data/models/stories260K.gguf" "$work/at/plays.txt"
+    check example_federated_llm example federated-llm "^loss" --rounds 1 \
+        --set algorithm.local_steps=1 --set cohort.size=3 --set algorithm.batch=2
+else
+    skip "example federated-llm" "no shared test data"
+fi
 if [ -r "$data/tabular/libsvm/a9a.gz" ]; then
     check a9a_data unpack tabular/libsvm a9a a9a.t
     check example_a9a example a9a "accuracy 8[45]" --rounds 30
