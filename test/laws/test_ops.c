@@ -105,7 +105,7 @@ static void open_bed(bed *b, const example *e, bool twice)
         if (i >= IN && n)
             b->w[i - IN] = (nn_weight){
                 "w",        DTYPE_F32, b->f[i], e->w[i - IN].rows, e->w[i - IN].cols,
-                b->grad[i], NULL};
+                b->grad[i], NULL, NULL};
     }
     b->out = mem_array(count(e->out), sizeof(float));
     b->target = mem_array(count(e->out), sizeof(float));
