@@ -70,6 +70,14 @@ static om_status hess(void *ctx, const float *x, float *h, om_err *err)
     return m->f.hess(m->f.ctx, x, h, err);
 }
 
+static om_status jet(void *ctx, const double *x, double *loss, double *g, float *h,
+                     om_err *err)
+{
+    meter *m = ctx;
+    m->samples += all(m);
+    return m->f.jet(m->f.ctx, x, loss, g, h, err);
+}
+
 void meter_begin(meter *m, const fl_oracle *f, fl_oracle *out)
 {
     m->f = *f;
@@ -84,6 +92,7 @@ void meter_begin(meter *m, const fl_oracle *f, fl_oracle *out)
     out->value = f->value ? value : NULL;
     out->hvp = f->hvp ? hvp : NULL;
     out->hess = f->hess ? hess : NULL;
+    out->jet = f->jet ? jet : NULL;
 }
 
 double meter_seconds(const meter *m)

@@ -83,7 +83,9 @@ await test('chat: temperature 0 is greedy and the same beside others', async () 
 await test('chat: stop strings end the text and are not in it', async () => {
   const long = (more) => chat({ max_tokens: 60, ignore_eos: true, ...more });
   const whole = (await long({})).choices[0].message.content;
-  const stop = whole.slice(20, 23);
+  let at = 20; // half a character, as an untrained model writes, is nothing to look for
+  while (whole.slice(at, at + 3).includes('\uFFFD')) at++;
+  const stop = whole.slice(at, at + 3);
   const want = whole.slice(0, whole.indexOf(stop));
   const r = await long({ stop: [stop, 'never to be seen'] });
   same(r.choices[0].message.content, want);
