@@ -2,7 +2,7 @@
  *
  * Where A and a step of B fit the second-level cache, packing A and the wait between
  * packing and computing cost more than they give.  Here an item of C is some columns by
- * some rows; it walks k in steps of DIRECT_K, and for each step its panels of B: one that
+ * some rows; it walks k in steps of kc, and for each step its panels of B: one that
  * lies well is read where it is, another is packed into the worker's own buffer, which the
  * first-level cache holds while all rows of the item pass by.
  *
@@ -11,12 +11,13 @@
 #include "kern/gemm.h"
 
 enum {
-    A_STEP = 128 << 10, /* floats of A in one step of k: a quarter of a second-level cache  */
+    A_STEP = 128 << 10, /* floats of A in a step of k: a quarter of a second-level cache */
     PAGES = 64 << 10,   /* floats a step of a strided operand may span: TLB entries      */
     COLLIDE = 1024,     /* floats: rows so far apart share the first-level cache's sets  */
-    SMALL_B = 8 << 10,  /* floats of B that stay in the first-level cache               */
-    GROUP = 8,          /* panels of an item at most, so that A is read so many times less */
-    HALF = 16,          /* least columns of a cut                                        */
+    SMALL_B = 8 << 10,  /* floats of a B that needs no packing: the first-level cache    */
+    GROUP = 8,          /* panels of an item at most: A is read once for all of them     */
+    PACK_ROWS = 10,     /* packing a panel takes about as long as multiplying so many    */
+    AGAIN = 16,         /* reading rows of A costs a 16th of multiplying a panel by them */
 };
 
 typedef struct {
@@ -56,13 +57,13 @@ static void column(const job *w, size_t i0, size_t i1, size_t j, size_t n, size_
     gemm_block t = {.n = n, .k = k, .b = b.b, .ldb = b.ldb, .ldc = g->ldc,
                     .ars = g->a_t ? 1 : g->lda, .acs = g->a_t ? g->lda : 1,
                     .alpha = g->alpha, .beta = p ? 1.0f : g->beta};
-    gemm_soon none = {0};
+    gemm_soon nothing = {.panel = (const char *)b.b};
     for (size_t s = 0; s < tiles; s++) {
         size_t i = i0 + s * (i1 - i0) / tiles;
         t.m = i0 + (s + 1) * (i1 - i0) / tiles - i;
         t.a = g->a + i * t.ars + p * t.acs;
         t.c = g->c + i * g->ldc + j;
-        w->core->direct(&t, &none);
+        w->core->direct(&t, &nothing);
     }
 }
 
@@ -91,19 +92,30 @@ static void items(void *ctx, size_t beg, size_t end, int worker)
     }
 }
 
-/* Columns first: each item of them packs its own.  Rows where that does not suffice. */
+/* What the slowest thread does, in rows of a panel, when items are `panels` by a `parts`-th
+ * of the rows: each packs its panels, and reads its rows of A again. */
+static size_t cost(const job *w, size_t threads, size_t panels, size_t parts)
+{
+    size_t all = div_up(w->g->n, w->core->nr), items = div_up(all, panels) * parts;
+    size_t rows = div_up(w->g->m, parts) + PACK_ROWS;
+    return div_up(items, threads) * rows * (panels * AGAIN + 1);
+}
+
 static void cut(job *w, size_t threads)
 {
     const gemm_args *g = w->g;
-    size_t nr = w->core->nr, want = threads > 1 ? 2 * threads : 1;
-    if (!w->pack) {
-        w->item_n = g->n;
-        w->item_m = div_up(g->m, size_max(want, div_up(g->m, 8 * w->core->mr)));
-    } else {
-        size_t cols = div_up(g->n, size_max(want, div_up(g->n, GROUP * nr)));
-        w->item_n = size_align(cols, cols > 4 * nr ? nr : HALF);
-        w->item_m = div_up(g->m, div_up(want, div_up(g->n, w->item_n)));
-    }
+    size_t mr = w->core->mr, nr = w->core->nr, best = SIZE_MAX, share = 2 * threads;
+    w->item_n = g->n;
+    w->item_m = threads > 1 ? div_up(g->m, size_max(share, div_up(g->m, 8 * mr))) : g->m;
+    for (size_t panels = 1; w->pack && panels <= GROUP; panels++)
+        for (size_t parts = 1; parts == 1 || g->m / parts >= 2 * mr; parts *= 2) {
+            size_t now = cost(w, threads, panels, parts);
+            if (now >= best)
+                continue;
+            best = now;
+            w->item_n = panels * nr;
+            w->item_m = div_up(g->m, parts);
+        }
     w->across = div_up(g->n, w->item_n);
 }
 
