@@ -296,22 +296,35 @@ STRIP256(q4_k,     false, false,            true,  false)
 STRIP256(q5_k,     false, false,            true,  false)
 STRIP256(q6_k,     false, true,             false, true)
 STRIP256(iq4_xs, true,  SIGNED_BIAS != 0, false, false)
-/* The code books are looked up row by row; what is looked up is transposed like any other. */
+/* The code books are looked up row by row; what is looked up is transposed like any other.
+ * The looking up is most of the time, so these strips share their code. */
+#define STRIP_BOOKS(name, by16)                                                         \
+    __attribute__((noinline)) static void name(                                         \
+        size_t bytes, open256 *open, part256 *part, const uint8_t *w, size_t stride,    \
+        const qmat_x *x, float *y, size_t ldy)                                          \
+    {                                                                                   \
+        strip256((shape){bytes, true, SIGNED_BIAS != 0, false, by16}, open, part, w,    \
+                 stride, x, y, ldy);                                                    \
+    }
+STRIP_BOOKS(strip_books_by16, true)
+STRIP_BOOKS(strip_books_by32, false)
+
 #define STRIP_IQ(t, unit, by16)                                                         \
-    INLINE void open_##t(const uint8_t *b, size_t stride, super *o)                     \
+    static void open_##t(const uint8_t *b, size_t stride, super *o)                     \
     {                                                                                   \
         uint16_t d[LANES];                                                              \
         int32_t sc[16][LANES];                                                          \
+        size_t groups = (by16) ? 16 : 8;                                                \
         for (size_t r = 0; r < LANES; r++) {                                            \
             d[r] = t##_half(b + r * stride);                                            \
-            for (size_t g = 0; g < ((by16) ? 16 : 8); g++)                              \
+            for (size_t g = 0; g < groups; g++)                                         \
                 sc[g][r] = t##_scale(b + r * stride, (by16) ? g : 2 * g);               \
         }                                                                               \
         o->d = f_mul(f_half_at((const uint8_t *)d, 2), f_set(unit));                    \
-        for (size_t g = 0; g < ((by16) ? 16 : 8); g++)                                  \
+        for (size_t g = 0; g < groups; g++)                                             \
             o->sc[g] = v_load1((const uint8_t *)sc[g], 4);                              \
     }                                                                                   \
-    INLINE void part_##t(const uint8_t *b, size_t stride, const super *o, int p,        \
+    static void part_##t(const uint8_t *b, size_t stride, const super *o, int p,        \
                          V w[UNITS])                                                    \
     {                                                                                   \
         uint64_t eight[LANES][8];                                                       \
@@ -326,7 +339,12 @@ STRIP256(iq4_xs, true,  SIGNED_BIAS != 0, false, false)
         for (size_t i = 0; i < UNITS; i++)                                              \
             w[i] = v_signed(w[i]);                                                      \
     }                                                                                   \
-    STRIP256(t, true, SIGNED_BIAS != 0, false, by16)
+    static void strip_##t(const uint8_t *w, size_t stride, const qmat_x *x, float *y,   \
+                          size_t ldy)                                                   \
+    {                                                                                   \
+        ((by16) ? strip_books_by16 : strip_books_by32)(                                 \
+            sizeof(block_##t), open_##t, part_##t, w, stride, x, y, ldy);               \
+    }
 IQ_TYPES(STRIP_IQ)
 
 /* sum_scale: minus the zero point, or 1 where a minimum is multiplied by the sum. */
