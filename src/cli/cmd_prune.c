@@ -272,7 +272,7 @@ const command command_prune = {
         "before quantizing.  All methods but magnitude need --calibration, a text like "
         "what\n"
         "the model will read.  OUT appears whole or not at all.\n\n"
-        "  octomil prune model.gguf small.gguf --method thanos --structure channel "
+        "  octomil prune model.gguf small.gguf --method thanos --structure channel+head "
         "--calibration text.txt\n"
         "  octomil prune model.gguf small.gguf --method forward-only --structure layer "
         "--target-sparsity 0.25 --calibration text.txt\n"

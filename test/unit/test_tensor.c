@@ -35,7 +35,7 @@ static void reading(test *t)
     CHECK(t, out[0] == 5.0f && out[6] == 11.0f);
     CHECK_INT(t, tensor_to_f32(&a, 6, 7, out, &err), OM_EARG);
     CHECK_INT(t, tensor_to_f32(&a, UINT64_MAX, 2, out, &err), OM_EARG);
-    a.type = DTYPE_IQ1_M;
+    a.type = DTYPE_I16;
     CHECK_INT(t, tensor_to_f32(&a, 0, 1, out, &err), OM_EUNSUPPORTED);
 }
 
