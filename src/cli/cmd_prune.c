@@ -273,7 +273,7 @@ const command command_prune = {
         "what\n"
         "the model will read.  OUT appears whole or not at all.\n\n"
         "  octomil prune model.gguf small.gguf --method thanos --structure channel+head "
-        "--calibration text.txt\n"
+        "--target-sparsity 0.3 --calibration text.txt\n"
         "  octomil prune model.gguf small.gguf --method forward-only --structure layer "
         "--target-sparsity 0.25 --calibration text.txt\n"
         "  octomil prune model.gguf sparse.gguf --method magnitude --structure 2:4\n",
