@@ -30,6 +30,8 @@ enum {
     THIN = 16,    /* rows or columns of a thin product                         */
     SPLIT_K = 32, /* least k and m n for a core that splits                    */
     SPLIT_MN = 1024,
+    SMALL_N = 64, /* most n and m k of a product for which splitting does not pay  */
+    SMALL_MK = 1 << 17,
     DOTS_K = 32,         /* shorter sums are not worth a horizontal reduction         */
     THIN_WORK = 1 << 20, /* multiply-adds of a thin item, about                    */
     ITEM_M = 168,        /* rows and columns of C in an item, before balancing        */
@@ -374,11 +376,18 @@ static const gemm_splits *splits_of(const kern *k)
     return NULL;
 }
 
+/* A few columns by an A that the second-level cache holds: read as it lies (gemm_direct.c),
+ * such a product is done before the split core has packed its parts. */
+static bool is_small(const gemm_core *f32, const gemm_args *g)
+{
+    return f32->direct && g->b_type == DTYPE_F32 && g->n <= SMALL_N && g->m * g->k <= SMALL_MK;
+}
+
 /* The core for a product; short sums would leave a split core's tiles mostly empty. */
 static const gemm_core *core_for(const kern *k, const gemm_args *g)
 {
     const gemm_splits *s = splits_of(k);
-    if (!s || g->k < SPLIT_K || g->m * g->n < SPLIT_MN)
+    if (!s || g->k < SPLIT_K || g->m * g->n < SPLIT_MN || is_small(k->gemm->f32, g))
         return k->gemm->f32;
     if (g->precision == GEMM_BF16)
         return s->one;
