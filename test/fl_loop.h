@@ -99,6 +99,10 @@ static const loop_setting settings[] = {
     {"saga", "lr=0.5,blocks=8", "identity", "", 400, 1e-6},
     {"page", "lr=0.5,batch=10", "identity", "", 400, 1e-6},
     {"storm", "lr=0.5,batch=10", "identity", "", 400, 1e-6},
+    {"cvar", "batch=0,local_steps=1,lr=0.9,over=clients,alpha=1", "identity", "", 400,
+     1e-6},
+    {"kl-dro", "batch=0,local_steps=1,lr=0.9,over=clients,lambda=1e9", "identity", "", 400,
+     1e-6},
     /* by rounds; test_async.c has them as they are meant */
     {"fedasync", "batch=0,local_steps=1,lr=0.9,mix=0.9,mu=0", "identity", "", 400, 1e-6},
     {"fedasync", "batch=0,local_steps=1,lr=0.9,mixing=update", "identity", "", 400, 1e-6},

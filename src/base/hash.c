@@ -53,6 +53,8 @@ void sha256_update(sha256_ctx *s, const void *p, size_t n)
 {
     const uint8_t *src = p;
     size_t used = s->bytes & 63;
+    if (n == 0) /* then p may be NULL */
+        return;
     s->bytes += n;
     if (used) {
         size_t take = size_min(n, 64 - used);

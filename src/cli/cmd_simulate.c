@@ -40,7 +40,7 @@ typedef struct {
 
 static const char csv_head[] =
     "round,asked,received,train_loss,loss,accuracy,up_bytes,down_bytes,total_up_bytes,"
-    "total_down_bytes,seconds,late,stale,simulated_seconds\n";
+    "total_down_bytes,seconds,late,stale,simulated_seconds,auc,pauc,ap\n";
 
 /* ---- results ---- */
 
@@ -73,6 +73,16 @@ static om_status put_csv(buf *b, double v, const char *after)
     return isfinite(v) ? buf_fmt(b, "%.9g%s", v, after) : buf_fmt(b, "%s", after);
 }
 
+/* Of problems with two classes alone. */
+static void put_ranks(json_out *o, const sim_score *s)
+{
+    if (!isfinite(s->ranks.auc))
+        return;
+    json_put_f64(o, "auc", s->ranks.auc);
+    json_put_f64(o, "pauc", s->ranks.pauc);
+    json_put_f64(o, "ap", s->ranks.ap);
+}
+
 static om_status put_row(job *j, const sim_row *r)
 {
     buf *b = &j->csv;
@@ -81,10 +91,13 @@ static om_status put_row(job *j, const sim_row *r)
     TRY(put_csv(b, r->train_loss, ","));
     TRY(put_csv(b, r->score.loss, ","));
     TRY(put_csv(b, r->score.accuracy, ","));
-    TRY(buf_fmt(b, "%llu,%llu,%llu,%llu,%.6f,%u,%u,%.9g\n", (unsigned long long)r->up_bytes,
+    TRY(buf_fmt(b, "%llu,%llu,%llu,%llu,%.6f,%u,%u,%.9g,", (unsigned long long)r->up_bytes,
                 (unsigned long long)r->down_bytes, (unsigned long long)r->total_up_bytes,
                 (unsigned long long)r->total_down_bytes, r->seconds, (unsigned)r->late,
                 (unsigned)r->stale, r->clock));
+    TRY(put_csv(b, r->score.ranks.auc, ","));
+    TRY(put_csv(b, r->score.ranks.pauc, ","));
+    TRY(put_csv(b, r->score.ranks.ap, "\n"));
     json_out o = json_to(&j->jsonl);
     json_open_object(&o, NULL);
     json_put_u64(&o, "round", r->round);
@@ -103,6 +116,7 @@ static om_status put_row(job *j, const sim_row *r)
     json_put_u64(&o, "late", r->late);
     json_put_u64(&o, "stale", r->stale);
     json_put_f64(&o, "simulated_seconds", r->clock);
+    put_ranks(&o, &r->score);
     json_shut(&o, '}');
     return o.status == OM_OK ? buf_u8(&j->jsonl, '\n') : o.status;
 }
@@ -269,6 +283,7 @@ static void answer_json(job *j, const sim_score *score, const sim_row *last)
     json_put_u64(&o, "rounds", done);
     json_put_f64(&o, "loss", score->loss);
     json_put_f64(&o, "accuracy", score->accuracy);
+    put_ranks(&o, score);
     json_put_f64(&o, "backdoor", score->backdoor);
     json_put_f64(&o, "epsilon", j->epsilon);
     json_put_f64(&o, "train_loss", last->train_loss);
@@ -293,6 +308,9 @@ static void answer_text(job *j, const sim_score *score, const sim_row *last)
         cli_print(j->c, ", accuracy %.2f %%", 100 * score->accuracy);
     if (isfinite(last->slope))
         cli_print(j->c, ", gradient before the last round %.3g", last->slope);
+    if (isfinite(score->ranks.auc))
+        cli_print(j->c, ", AUC %.4f (%.4f left of FPR %g), AP %.4f", score->ranks.auc,
+                  score->ranks.pauc, SIM_PAUC_BETA, score->ranks.ap);
     if (isfinite(j->epsilon))
         cli_print(j->c, ", epsilon %.4g spent at delta %g", j->epsilon,
                   j->privacy.p[PRIVACY_DELTA]);

@@ -335,14 +335,35 @@ static om_status logistic_client(void *ctx, uint32_t client, int worker, fl_orac
     return OM_OK;
 }
 
+/* How well scores rank.  Where updates are private, scores stay where they are and only
+ * counts of a histogram are looked at. */
+static om_status rank(const problem *p, const float *score, const float *sign, size_t n,
+                      sim_score *out, om_err *err)
+{
+    double slack;
+    if (!p->conf->recipe.privacy.on)
+        return metric_of_scores(score, sign, n, SIM_PAUC_BETA, &out->ranks, err);
+    metric_bins *b = mem_alloc(sizeof(*b));
+    if (!b)
+        return fail(err, OM_ENOMEM, "no memory for a histogram");
+    metric_count(b, score, sign, n);
+    out->ranks = metric_of_bins(b, SIM_PAUC_BETA, &slack);
+    mem_free(b);
+    return OM_OK;
+}
+
 static om_status logistic_score(void *ctx, const float *x, sim_score *out, om_err *err)
 {
     problem *p = ctx;
     const table *t = p->has_test ? &p->test : &p->train;
-    (void)err;
-    logistic_eval(&t->sparse, t->sign, p->train.sparse.n_cols, true, x, &out->loss,
+    float *score = mem_array(t->sparse.n_rows + 1, sizeof(float));
+    if (!score)
+        return fail(err, OM_ENOMEM, "no memory for %u scores", t->sparse.n_rows);
+    logistic_eval(&t->sparse, t->sign, p->train.sparse.n_cols, true, x, score, &out->loss,
                   &out->accuracy);
-    return OM_OK;
+    om_status s = rank(p, score, t->sign, t->sparse.n_rows, out, err);
+    mem_free(score);
+    return s;
 }
 
 /* ---- multinomial regression ---- */
@@ -571,11 +592,23 @@ static om_status net_client_of(void *ctx, uint32_t client, int worker, fl_oracle
 static om_status net_score_of(void *ctx, const float *x, sim_score *out, om_err *err)
 {
     problem *p = ctx;
+    const net_data *rows = p->has_test ? &p->test.rows : &p->train.rows;
+    bool two = p->shape.classes == 2;
     double loss;
-    TRY(net_score(p->nets, p->pool, p->has_test ? &p->test.rows : &p->train.rows, x,
-                  &out->loss, &out->accuracy, err));
-    return p->backdoor.rows.n ? net_score(p->nets, p->pool, &p->backdoor.rows, x, &loss,
-                                          &out->backdoor, err)
+    float *score = two ? mem_array(2 * rows->n + 1, sizeof(float)) : NULL;
+    if (two && !score)
+        return fail(err, OM_ENOMEM, "no memory for %zu scores", rows->n);
+    float *sign = two ? score + rows->n : NULL;
+    for (size_t i = 0; two && i < rows->n; i++)
+        sign[i] = rows->label[i] == 1 ? 1.0f : -1.0f;
+    om_status s =
+        net_score(p->nets, p->pool, rows, x, score, &out->loss, &out->accuracy, err);
+    if (s == OM_OK && two)
+        s = rank(p, score, sign, rows->n, out, err);
+    mem_free(score);
+    TRY(s);
+    return p->backdoor.rows.n ? net_score(p->nets, p->pool, &p->backdoor.rows, x, NULL,
+                                          &loss, &out->backdoor, err)
                               : OM_OK;
 }
 

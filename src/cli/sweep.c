@@ -149,7 +149,8 @@ om_status sweep_csv(const sweep *s, const sweep_run *runs, buf *out)
     TRY(buf_str(out, STR("run,")));
     for (size_t a = 0; a < s->n_axes; a++)
         TRY(buf_fmt(out, "%.*s,", (int)s->axis[a].key.n, s->axis[a].key.p));
-    TRY(buf_str(out, STR("rounds,loss,accuracy,up_bytes,down_bytes,simulated_seconds\n")));
+    TRY(buf_str(out, STR("rounds,loss,accuracy,up_bytes,down_bytes,simulated_seconds,auc,"
+                         "pauc,ap\n")));
     for (size_t r = 0; r < s->n_runs; r++) {
         TRY(buf_fmt(out, "%zu,", r + 1));
         for (size_t a = 0; a < s->n_axes; a++) {
@@ -161,7 +162,10 @@ om_status sweep_csv(const sweep *s, const sweep_run *runs, buf *out)
         TRY(number(out, runs[r].score.accuracy, ","));
         TRY(buf_fmt(out, "%llu,%llu,", (unsigned long long)runs[r].up,
                     (unsigned long long)runs[r].down));
-        TRY(number(out, runs[r].simulated, "\n"));
+        TRY(number(out, runs[r].simulated, ","));
+        TRY(number(out, runs[r].score.ranks.auc, ","));
+        TRY(number(out, runs[r].score.ranks.pauc, ","));
+        TRY(number(out, runs[r].score.ranks.ap, "\n"));
     }
     return OM_OK;
 }
@@ -184,6 +188,11 @@ om_status sweep_jsonl(const sweep *s, const sweep_run *runs, buf *out)
         json_put_u64(&o, "up_bytes", runs[r].up);
         json_put_u64(&o, "down_bytes", runs[r].down);
         json_put_f64(&o, "simulated_seconds", runs[r].simulated);
+        if (isfinite(runs[r].score.ranks.auc)) {
+            json_put_f64(&o, "auc", runs[r].score.ranks.auc);
+            json_put_f64(&o, "pauc", runs[r].score.ranks.pauc);
+            json_put_f64(&o, "ap", runs[r].score.ranks.ap);
+        }
         json_shut(&o, '}');
         TRY(o.status);
         TRY(buf_u8(out, '\n'));

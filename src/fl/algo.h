@@ -23,6 +23,13 @@
 #include "fl/privacy/privacy.h"
 #include "nn/nn.h"
 
+/* Examples of a minibatch, arrays of `batch`, any of them NULL.  score: above 0 speaks for
+ * the positive class; not a number where there are not two classes. */
+typedef struct {
+    float *score, *loss;
+    float *sign; /* +1: positive, -1 */
+} fl_rows;
+
 /* A client's local problem f_i.  x is (dim).  All functions may be NULL but grad. */
 typedef struct {
     size_t dim;
@@ -52,6 +59,16 @@ typedef struct {
      * float, packed as in fl/linalg.h, as it need only be near. */
     om_status (*jet)(void *ctx, const double *x, double *loss, double *g, float *h,
                      om_err *err);
+    /* For objectives that are not a mean of losses; NULL: the problem has no labelled
+     * examples.  rows: how each example of the minibatch fares, its number (at most batch)
+     * in *n.  pull: g = sum_j dscore_j grad score_j + dloss_j grad loss_j + the gradient of
+     * the regulariser; dscore or dloss (n) may be NULL.  The same r is the same examples. */
+    om_status (*rows)(void *ctx, const float *x, uint32_t batch, rng r,
+                      const fl_rows *out, uint32_t *n, om_err *err);
+    om_status (*pull)(void *ctx, const float *x, uint32_t batch, rng r,
+                      const float *dscore, const float *dloss, float *g, om_err *err);
+    /* Examples of the class with positive scores; NULL: there are not two classes. */
+    uint64_t (*positives)(void *ctx);
 } fl_oracle;
 
 /* A Hessian from dim products with unit vectors: for problems with nothing better. */
@@ -126,6 +143,7 @@ enum {
     FL_PAIRS = 1u << 8,    /* the vector is low-rank pairs, and env.shape says where */
     FL_MATRICES = 1u << 9, /* it holds whole matrices, likewise */
     FL_RANKS = 1u << 10,   /* its clients may differ in rank */
+    FL_SCORES = 1u << 11, /* needs an oracle with rows, pull and two classes */
 };
 
 /* A message that arrives: `age` versions were closed since the one it is computed at. */

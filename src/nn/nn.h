@@ -288,6 +288,10 @@ void nn_cross_entropy(nn *c, nn_tensor *logits, const int32_t *target, float gra
 void nn_linear_cross_entropy(nn *c, nn_tensor *x, const nn_weight *w, const int32_t *target,
                              float grad_scale, nn_loss *out);
 void nn_mse(nn *c, nn_tensor *y, const float *target, float grad_scale, nn_loss *out);
+/* A loss of the caller's: fn sees z (rows, cols) once, in the backward with dz to fill, else
+ * in the forward with dz NULL. */
+typedef void nn_rows_fn(void *ctx, const float *z, size_t rows, size_t cols, float *dz);
+void nn_loss_of_rows(nn *c, nn_tensor *z, nn_rows_fn *fn, void *ctx);
 
 /* ---- optimizers (optim/<name>.c): on flat vectors ---------------------------------------
  */

@@ -78,6 +78,28 @@ static om_status jet(void *ctx, const double *x, double *loss, double *g, float 
     return m->f.jet(m->f.ctx, x, loss, g, h, err);
 }
 
+static om_status rows(void *ctx, const float *x, uint32_t batch, rng r, const fl_rows *out,
+                      uint32_t *n, om_err *err)
+{
+    meter *m = ctx;
+    m->samples += some(m, batch, r.ctr);
+    return m->f.rows(m->f.ctx, x, batch, r, out, n, err);
+}
+
+static om_status pull(void *ctx, const float *x, uint32_t batch, rng r, const float *dscore,
+                      const float *dloss, float *g, om_err *err)
+{
+    meter *m = ctx;
+    m->samples += some(m, batch, r.ctr);
+    return m->f.pull(m->f.ctx, x, batch, r, dscore, dloss, g, err);
+}
+
+static uint64_t positives(void *ctx) /* labels alone: no time */
+{
+    const meter *m = ctx;
+    return m->f.positives(m->f.ctx);
+}
+
 void meter_begin(meter *m, const fl_oracle *f, fl_oracle *out)
 {
     m->f = *f;
@@ -93,6 +115,9 @@ void meter_begin(meter *m, const fl_oracle *f, fl_oracle *out)
     out->hvp = f->hvp ? hvp : NULL;
     out->hess = f->hess ? hess : NULL;
     out->jet = f->jet ? jet : NULL;
+    out->rows = f->rows ? rows : NULL;
+    out->pull = f->pull ? pull : NULL;
+    out->positives = f->positives ? positives : NULL;
 }
 
 double meter_seconds(const meter *m)

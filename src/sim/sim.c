@@ -541,7 +541,7 @@ om_status sim_round(sim *s, sim_row *out, om_err *err)
     uint64_t from_ns = os_now_ns();
     sim_row row = {.round = s->env.round,
                    .slope = unknown,
-                   .score = {unknown, unknown, unknown}};
+                   .score = SIM_SCORE_UNKNOWN};
     TRY(s->async ? async_round(s, &row, err) : by_round(s, &row, err));
     row.total_down_bytes = s->total_down_bytes += row.down_bytes;
     row.total_up_bytes = s->total_up_bytes += row.up_bytes;
@@ -559,6 +559,6 @@ const float *sim_model(const sim *s) { return algo(s)->model(&s->env, s->server)
 
 om_status sim_evaluate(sim *s, sim_score *out, om_err *err)
 {
-    *out = (sim_score){unknown, unknown, unknown};
+    *out = SIM_SCORE_UNKNOWN;
     return s->conf.evaluate ? s->conf.evaluate(s->conf.ctx, sim_model(s), out, err) : OM_OK;
 }

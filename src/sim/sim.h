@@ -16,13 +16,21 @@
 
 #include "fl/algo.h"
 #include "fl/attack/attack.h"
+#include "fl/metric.h"
 #include "os/os.h"
 #include "sim/pace.h"
+
+#include <math.h>
 
 typedef struct {
     double loss, accuracy; /* NAN: not known */
     double backdoor; /* part of triggered rows that go to the attackers' class */
+    metric_ranks ranks; /* of two classes; pauc: false positives up to a tenth */
 } sim_score;
+#define SIM_PAUC_BETA 0.1
+#define SIM_SCORE_UNKNOWN                                                                  \
+    ((sim_score){(double)NAN, (double)NAN, (double)NAN,                                    \
+                 {(double)NAN, (double)NAN, (double)NAN}})
 
 /* Processes that simulate together; see ranks.c. */
 typedef struct sim_ranks {

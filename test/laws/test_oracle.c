@@ -201,7 +201,7 @@ static void two_classes(test *t)
         CHECK_NEAR(t, mg[FEATURES + 1 + i], g[i], 1e-5);
         CHECK_NEAR(t, mg[i], -g[i], 1e-5);
     }
-    logistic_eval(&a.rows, a.sign, FEATURES, true, w, &one, &accuracy[0]);
+    logistic_eval(&a.rows, a.sign, FEATURES, true, w, NULL, &one, &accuracy[0]);
     multinomial_eval(&mt, &a.rows, a.label, ROWS, x, &two, &accuracy[1]);
     CHECK_NEAR(t, one, two, 1e-6);
     CHECK_NEAR(t, accuracy[0], accuracy[1], 1e-12);

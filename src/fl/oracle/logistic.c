@@ -93,6 +93,54 @@ static om_status sgrad(void *ctx, const float *x, uint32_t batch, rng r, float *
     return OM_OK;
 }
 
+static om_status rows(void *ctx, const float *x, uint32_t batch, rng r, const fl_rows *out,
+                      uint32_t *count, om_err *err)
+{
+    const logistic *self = ctx;
+    size_t from = size_min((size_t)r.ctr * batch, self->n);
+    (void)err;
+    *count = (uint32_t)size_min(batch, self->n - from);
+    for (size_t j = 0; j < *count; j++) {
+        size_t row = self->index[fl_pick(r.key, self->n, from + j)];
+        double h = margin(self->task, row, x);
+        if (out->score)
+            out->score[j] = (float)h;
+        if (out->sign)
+            out->sign[j] = self->task->label[row];
+        if (out->loss)
+            out->loss[j] = (float)soft((double)self->task->label[row] * h);
+    }
+    return OM_OK;
+}
+
+static om_status pull(void *ctx, const float *x, uint32_t batch, rng r, const float *dscore,
+                      const float *dloss, float *g, om_err *err)
+{
+    const logistic *self = ctx;
+    size_t from = size_min((size_t)r.ctr * batch, self->n);
+    size_t n = size_min(batch, self->n - from);
+    (void)err;
+    start(self, x, g);
+    for (size_t j = 0; j < n; j++) {
+        size_t row = self->index[fl_pick(r.key, self->n, from + j)];
+        double b = (double)self->task->label[row], by = dscore ? (double)dscore[j] : 0;
+        if (dloss && (dloss[j] < 0 || dloss[j] > 0))
+            by -= (double)dloss[j] * b * miss(b * margin(self->task, row, x));
+        if (by < 0 || by > 0)
+            add_row(self->task, row, by, g);
+    }
+    return OM_OK;
+}
+
+static uint64_t positives(void *ctx)
+{
+    const logistic *self = ctx;
+    uint64_t n = 0;
+    for (size_t j = 0; j < self->n; j++)
+        n += self->task->label[self->index[j]] > 0;
+    return n;
+}
+
 static om_status value(void *ctx, const float *x, double *loss, om_err *err)
 {
     const logistic *self = ctx;
@@ -304,11 +352,15 @@ void logistic_oracle(const logistic_task *t, uint32_t client, logistic *self,
         .hvp = hvp,
         .hess = hess,
         .jet = jet,
+        .rows = rows,
+        .pull = pull,
+        .positives = positives,
     };
 }
 
 void logistic_eval(const data_sparse *rows, const float *label, uint32_t features,
-                   bool intercept, const float *x, double *loss, double *accuracy)
+                   bool intercept, const float *x, float *score, double *loss,
+                   double *accuracy)
 {
     double sum = 0;
     size_t right = 0;
@@ -316,6 +368,8 @@ void logistic_eval(const data_sparse *rows, const float *label, uint32_t feature
         double m = intercept ? (double)x[features] : 0;
         for (size_t e = rows->row[r]; e < rows->row[r + 1] && rows->col[e] < features; e++)
             m += (double)rows->value[e] * (double)x[rows->col[e]];
+        if (score)
+            score[r] = (float)m;
         m *= (double)label[r];
         sum += soft(m);
         right += m > 0;

@@ -32,9 +32,11 @@ typedef struct {
 void logistic_oracle(const logistic_task *t, uint32_t client, logistic *self,
                      fl_oracle *out);
 /* Loss without l2, and part of the rows on the right side, over all of `rows`; indices
- * past x's features (n_cols of the training rows) count as absent. */
+ * past x's features (n_cols of the training rows) count as absent.  score (n_rows), NULL:
+ * not wanted. */
 void logistic_eval(const data_sparse *rows, const float *label, uint32_t features,
-                   bool intercept, const float *x, double *loss, double *accuracy);
+                   bool intercept, const float *x, float *score, double *loss,
+                   double *accuracy);
 /* Labels as +-1 into out (n_rows): the larger of exactly two values is +1. */
 om_status logistic_labels(const data_sparse *rows, float *out, om_err *err);
 

@@ -25,6 +25,10 @@ struct net {
     double step; /* 1: gradients; -lr: straight into the weights */
     float scale;
     nn_loss loss;
+    fl_rows out; /* of a pass over rows alone */
+    const float *dscore, *dloss;
+    size_t seen; /* rows of it that are done */
+    bool by_rows;
 };
 
 /* ---- shapes ---- */
@@ -130,6 +134,33 @@ static nn_tensor *convolve(net *n, nn *c, nn_tensor *h)
     return h;
 }
 
+/* Score, loss and sign of rows of logits, or the gradient with respect to those. */
+static void see_rows(void *ctx, const float *z, size_t rows, size_t cols, float *dz)
+{
+    net *n = ctx;
+    const kern *k = n->task->k;
+    for (size_t r = 0; r < rows; r++, z += cols) {
+        size_t at = n->seen + r;
+        float most = k->max(z, cols), sum = 0;
+        for (size_t j = 0; j < cols; j++)
+            sum += expf(z[j] - most);
+        if (dz) {
+            float dl = n->dloss ? n->dloss[at] : 0, ds = n->dscore ? n->dscore[at] : 0;
+            for (size_t j = 0; j < cols; j++)
+                dz[j] = dl * expf(z[j] - most) / sum;
+            dz[n->y[r]] -= dl;
+            dz[0] -= ds, dz[1] += ds;
+            dz += cols;
+        }
+        if (n->out.score)
+            n->out.score[at] = cols == 2 ? z[1] - z[0] : NAN;
+        if (n->out.sign)
+            n->out.sign[at] = n->y[r] == 1 ? 1.0f : -1.0f;
+        if (n->out.loss)
+            n->out.loss[at] = logf(sum) + most - z[n->y[r]];
+    }
+}
+
 static om_status forward(nn *c, void *ctx)
 {
     net *n = ctx;
@@ -140,7 +171,10 @@ static om_status forward(nn *c, void *ctx)
         if (l + 1 < n->n_layers)
             h = nn_relu(c, h);
     }
-    nn_cross_entropy(c, h, n->y, n->scale, &n->loss); /* of (rows, classes) */
+    if (n->by_rows)
+        nn_loss_of_rows(c, h, see_rows, n);
+    else
+        nn_cross_entropy(c, h, n->y, n->scale, &n->loss); /* of (rows, classes) */
     if (c->train)
         nn_backward(c);
     return OM_OK;
@@ -183,7 +217,10 @@ static om_status visit(net *n, const uint64_t *key, size_t from, size_t m, bool 
         n->scale = (float)(n->step * (double)n->rows / (double)m);
         for (uint32_t i = 0; i < n->rows; i++)
             gather(n, i, key ? fl_pick(*key, n->n, from + at + i) : from + at + i);
-        TRY(nn_run(n->nn, n->rows, train, forward, n, err));
+        TRY(nn_run(n->nn, n->rows | (uint64_t)n->by_rows << 32, train, forward, n, err));
+        n->seen += n->rows;
+        if (n->by_rows)
+            continue;
         *loss += n->loss.sum;
         *right += n->loss.correct;
     }
@@ -225,6 +262,57 @@ static om_status sgrad(void *ctx, const float *x, uint32_t batch, rng r, float *
         return fail(err, OM_EARG, "net: minibatch %llu of %u is past the %zu samples",
                     (unsigned long long)r.ctr, (unsigned)batch, n->n);
     return mean_grad(n, &r.key, from, size_min(batch, n->n - from), x, g, loss, err);
+}
+
+/* ---- rows ---- */
+
+/* A pass over the minibatch that stops at each row's own figures. */
+static om_status by_rows(net *n, uint32_t batch, rng r, const fl_rows *out, bool train,
+                         uint32_t *count, om_err *err)
+{
+    size_t from = size_min((size_t)r.ctr * batch, n->n), m = size_min(batch, n->n - from);
+    double none = 0;
+    uint64_t right = 0;
+    n->by_rows = true;
+    n->seen = 0;
+    n->out = *out;
+    om_status s = visit(n, &r.key, from, m, train, &none, &right, err);
+    n->by_rows = false;
+    *count = (uint32_t)m;
+    return s;
+}
+
+static om_status rows_of(void *ctx, const float *x, uint32_t batch, rng r,
+                         const fl_rows *out, uint32_t *count, om_err *err)
+{
+    net *n = ctx;
+    aim(n, x, NULL);
+    return by_rows(n, batch, r, out, false, count, err);
+}
+
+static om_status pull(void *ctx, const float *x, uint32_t batch, rng r, const float *dscore,
+                      const float *dloss, float *g, om_err *err)
+{
+    net *n = ctx;
+    size_t d = net_dim(n->task->shape);
+    uint32_t count;
+    memset(g, 0, d * sizeof(float));
+    aim(n, x, g);
+    n->dscore = dscore;
+    n->dloss = dloss;
+    TRY(by_rows(n, batch, r, &(fl_rows){0}, true, &count, err));
+    for (size_t i = 0; n->task->l2 > 0 && i < d; i++)
+        g[i] += (float)n->task->l2 * x[i];
+    return OM_OK;
+}
+
+static uint64_t positives(void *ctx)
+{
+    const net *n = ctx;
+    uint64_t count = 0;
+    for (size_t i = 0; i < n->n; i++)
+        count += n->data->label[n->index ? n->index[i] : i] == 1;
+    return count;
 }
 
 /* ---- a step on a few rows: thin.h's kernels instead of the tape ---- */
@@ -387,6 +475,9 @@ void net_client(net *n, uint32_t client, fl_oracle *out)
         .value = value,
         .sgd = n->task->l2 > 0 || n->task->shape->conv[0] ? NULL : sgd,
         .fused_batch = CHUNK,
+        .rows = rows_of,
+        .pull = pull,
+        .positives = n->task->shape->classes == 2 ? positives : NULL,
     };
 }
 
@@ -403,6 +494,7 @@ typedef struct {
     net *const *nets;
     const net_data *data;
     const float *x;
+    float *score;
     part *part;
 } job;
 
@@ -416,13 +508,22 @@ static void score_rows(void *ctx, size_t beg, size_t end, int worker)
     n->n = j->data->n;
     aim(n, j->x, NULL);
     p->status = visit(n, NULL, beg, end - beg, false, &p->loss, &p->right, &p->err);
+    if (!j->score || p->status != OM_OK)
+        return;
+    double none = 0;
+    uint64_t right = 0;
+    n->by_rows = true;
+    n->seen = 0;
+    n->out = (fl_rows){.score = j->score + beg};
+    p->status = visit(n, NULL, beg, end - beg, false, &none, &right, &p->err);
+    n->by_rows = false;
 }
 
 om_status net_score(net *const *nets, pool *p, const net_data *data, const float *x,
-                    double *loss, double *accuracy, om_err *err)
+                    float *score, double *loss, double *accuracy, om_err *err)
 {
     size_t parts = (data->n + CHUNK - 1) / CHUNK;
-    job j = {nets, data, x, mem_array(parts, sizeof(part))};
+    job j = {nets, data, x, score, mem_array(parts, sizeof(part))};
     om_status s = OM_OK;
     double sum = 0, right = 0;
     if (!j.part)

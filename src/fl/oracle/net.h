@@ -50,8 +50,9 @@ om_status net_open(const net_task *t, net **out, om_err *err);
 void net_close(net *n);
 /* The problem of a client, valid until the next call with this net. */
 void net_client(net *n, uint32_t client, fl_oracle *out);
-/* Mean loss (without l2) and accuracy over all of `data`; one net a thread of the pool. */
+/* Mean loss (without l2) and accuracy over all of `data`; one net a thread of the pool.
+ * score (data->n): of each row, above 0 for class 1 of two; NULL: not wanted. */
 om_status net_score(net *const *nets, pool *p, const net_data *data, const float *x,
-                    double *loss, double *accuracy, om_err *err);
+                    float *score, double *loss, double *accuracy, om_err *err);
 
 #endif
