@@ -41,6 +41,8 @@ static om_status read_args(planner *p, om_err *err)
 static om_status make_plans(planner *p, om_err *err)
 {
     p->experts = experts_bytes(p->m);
+    if (p->a.expert_cache && !p->experts)
+        return fail(err, OM_EARG, "plan: this model has no experts; leave --expert-cache out");
     TRY(llm_plan_of(p->m, &p->a, p->available, &p->plan, err));
     for (size_t i = 0; i < countof(remedy_bits); i++) {
         llm_session_args a = p->a;

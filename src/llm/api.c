@@ -140,6 +140,9 @@ static om_status open_speculation(om_session *s, const om_speculate_opts *o,
 static om_status session_fill(om_session *s, const om_session_opts *o, om_err *err)
 {
     TRY(llm_need_tokenizer(s->m, err));
+    if (o->expert_bytes && !s->m->h.n_expert)
+        return fail(err, OM_EARG, "session: this model has no experts to keep; leave the "
+                                  "cache of experts out");
     TRY(pool_open((int)size_min(o->threads, 1024), &s->pool, err));
     kern_init(&s->k, 0);
     llm_session_args a = {

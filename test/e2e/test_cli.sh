@@ -84,6 +84,8 @@ if command -v python3 >/dev/null; then
     "$octomil" run moe.gguf "hi" --max-tokens 20 --temp 0 --expert-cache 500K >cached
     check experts_same_text sh -c "[ -s resident ] && cmp resident cached"
     refuse expert_cache_small 1 "at least" "$octomil" run moe.gguf "hi" --expert-cache 1K
+    refuse no_experts 2 "no experts" "$octomil" run model.gguf "hi" --expert-cache 500K
+    refuse plan_no_experts 2 "no experts" "$octomil" plan model.gguf --expert-cache 500K
     check plan_experts "$octomil" plan moe.gguf --expert-cache 500K
     check run_experts "$octomil" run moe.gguf "hi" --max-tokens 4
     refuse few_experts 2 "cannot use 5 of 4" "$octomil" create x.gguf --text notes.txt \
